@@ -1,0 +1,65 @@
+"""RDRecConfig: a T5 configuration with soft prompts per task and a table of whole-word embeddings.
+
+    config = RDRecConfig(d_model=128, num_layers=2)          # or RDRecConfig.from_pretrained("google-t5/t5-small")
+"""
+
+from huggingface_hub.dataclasses import strict
+from transformers import T5Config
+
+
+# The index of a task in this tuple is its task id, the row block of its soft prompt (paper, section 3).
+TASKS = ("explanation", "sequential", "topn", "user_preference", "item_attributes")
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_rdrec.RDRecConfig",
+    "AutoModel": "modeling_rdrec.RDRecForConditionalGeneration",
+    "AutoModelForSeq2SeqLM": "modeling_rdrec.RDRecForConditionalGeneration",
+    "AutoTokenizer": ["tokenization_rdrec.RDRecTokenizer", None],
+}
+
+
+@strict
+class RDRecConfig(T5Config):
+    """Configuration of [`RDRecForConditionalGeneration`]; every argument of `T5Config` is accepted too.
+
+    Parameters
+    ----------
+    num_tasks : int
+        Number of tasks, each with a soft prompt of its own (`TASKS` in order of task id).
+    prompt_length : int
+        Soft-prompt vectors put before the text of a prompt that names its task.
+    max_whole_words : int
+        Rows of the whole-word table. Row 0 is for tokens outside whole words, so one input may hold at most
+        `max_whole_words - 1` users and items.
+    max_history : int
+        Items of a user's history that a sequential prompt holds at most, the most recent ones (paper: 20).
+    reference_padding : bool
+        Treat padding as the paper's code does: it counts in the loss, and the decoder attends to the encoder's
+        padding, so that a row's result depends on the batch it is in. For `published` runs and converted checkpoints.
+    """
+
+    model_type = "rdrec"
+
+    num_tasks: int = 5
+    prompt_length: int = 3
+    max_whole_words: int = 512
+    max_history: int = 20
+    reference_padding: bool = False
+    decoder_start_token_id: int | None = 0
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        # A checkpoint loaded from the Hub names the repo its code came from; a new one uses the code beside it.
+        if not getattr(self, "auto_map", None):
+            self.auto_map = dict(AUTO_MAP)
+
+    def validate_prompts(self):
+        """Part of the `@strict` validation: tables without rows are refused when the configuration is made."""
+        for name, least in (("num_tasks", 1), ("prompt_length", 1), ("max_whole_words", 2), ("max_history", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"RDRecConfig: {name}={getattr(self, name)} is too small, give at least {least}")
+
+
+RDRecConfig.register_for_auto_class()
+
+__all__ = ["RDRecConfig", "TASKS"]

@@ -1,0 +1,208 @@
+"""RDRecForConditionalGeneration: T5 with soft prompts per task and whole-word embeddings of user and item ids.
+
+    model = RDRecForConditionalGeneration.from_pretrained("runs/sample")
+    batch = tokenizer(["user_12 item_3 item_45"], return_tensors="pt")
+    model.generate(**batch, task_ids=torch.tensor([1]), num_beams=20)
+
+The encoder reads `[soft prompt of the task] [token embedding + whole-word embedding] ...`; everything else is T5, reused
+rather than rewritten. A state dict of the reference implementation loads by name.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import T5ForConditionalGeneration
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+
+from .configuration_rdrec import AUTO_MAP, RDRecConfig
+from .generation_rdrec import RDRecGenerationMixin
+
+
+class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGeneration):
+    """T5 for the five task ids of RDRec.
+
+    Two tables are added to T5's weights: `prompt_embeddings` `[num_tasks * prompt_length, d_model]`, uniform in ±0.1 at
+    the start, and `whole_word_embeddings` `[max_whole_words, d_model]`, whose row 0 belongs to all other tokens.
+    """
+
+    config_class = RDRecConfig
+
+    def __init__(self, config: RDRecConfig):
+        super().__init__(config)
+        self.prompt_embeddings = nn.Embedding(config.num_tasks * config.prompt_length, config.d_model)
+        self.whole_word_embeddings = nn.Embedding(config.max_whole_words, config.d_model)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, RDRecForConditionalGeneration):
+            init.uniform_(module.prompt_embeddings.weight, -0.1, 0.1)
+            init.normal_(module.whole_word_embeddings.weight, mean=0.0, std=self.config.initializer_factor)
+
+    def save_pretrained(self, *args, **kwargs):
+        """As in transformers; the saved `auto_map` always points to the code that is saved beside the weights."""
+        self.config.auto_map = dict(AUTO_MAP)
+        return super().save_pretrained(*args, **kwargs)
+
+    def _embed(self, input_ids, inputs_embeds, whole_word_ids, task_ids):
+        """Input embeddings of the encoder, `[batch, prompt_length + length, d_model]` (without task ids: no prompt)."""
+        embeds = self.shared(input_ids) if inputs_embeds is None else inputs_embeds
+        if whole_word_ids is None:
+            whole_word_ids = torch.zeros(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+        self._check_ids("whole_word_ids", whole_word_ids, self.config.max_whole_words)
+        embeds = embeds + self.whole_word_embeddings(whole_word_ids).to(embeds.dtype)
+        if task_ids is None:
+            return embeds
+        self._check_ids("task_ids", task_ids, self.config.num_tasks)
+        length = self.config.prompt_length
+        rows = task_ids.view(-1, 1) * length + torch.arange(length, device=task_ids.device)
+        return torch.cat([self.prompt_embeddings(rows).to(embeds.dtype), embeds], dim=1)
+
+    def _check_ids(self, name, ids, rows):
+        """Raise a clear error for ids outside their table, where looking costs no wait for an accelerator."""
+        if torch.compiler.is_compiling() or ids.numel() == 0 or (self.training and ids.device.type != "cpu"):
+            return
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= rows:
+            mend = (
+                "shorten the history or the candidate list"
+                if name == "whole_word_ids"
+                else "see RDRecConfig.num_tasks and modeling_rdrec.TASKS"
+            )
+            raise ValueError(f"{name} must lie in 0..{rows - 1}, got {low}..{high}: {mend}")
+
+    def _with_prompt(self, attention_mask, task_ids):
+        """Mask of the encoder's states, `[batch, prompt_length + length]`: soft prompts are always attended to."""
+        if attention_mask is None or task_ids is None:
+            return attention_mask
+        prompt = attention_mask.new_ones(attention_mask.shape[0], self.config.prompt_length)
+        return torch.cat([prompt, attention_mask], dim=1)
+
+    def encode(
+        self, input_ids=None, attention_mask=None, whole_word_ids=None, task_ids=None, inputs_embeds=None, **kwargs
+    ) -> tuple[BaseModelOutput, torch.Tensor | None]:
+        """Run the encoder once.
+
+        Returns the encoder's output, `last_hidden_state` `[batch, prompt_length + length, d_model]`, and the mask that
+        goes with it, for `forward(encoder_outputs=…, attention_mask=…)` and `generate(…)`.
+        """
+        embeds = self._embed(input_ids, inputs_embeds, whole_word_ids, task_ids)
+        mask = self._with_prompt(attention_mask, task_ids)
+        return self.encoder(inputs_embeds=embeds, attention_mask=mask, **kwargs), mask
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        whole_word_ids: torch.LongTensor | None = None,
+        task_ids: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs=None,
+        past_key_values=None,
+        inputs_embeds: torch.Tensor | None = None,
+        decoder_inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        num_items_in_batch: int | torch.Tensor | None = None,
+        **kwargs,
+    ) -> Seq2SeqLMOutput:
+        """One pass over encoder and decoder.
+
+        Parameters
+        ----------
+        input_ids, attention_mask : LongTensor `[batch, length]`
+            Text tokens and 1/0 for token/padding; without a mask every position is a token.
+        whole_word_ids : LongTensor `[batch, length]`, optional
+            For each token 0, or the number of the user or item it is part of. Absent: all 0.
+        task_ids : LongTensor `[batch]`, optional
+            Index into `TASKS`. Absent: no soft prompt is put before the text.
+        labels : LongTensor `[batch, target_length]`, optional
+            Target tokens, -100 where there is none. The loss is the mean over target tokens, or their sum divided by
+            `num_items_in_batch` where that is given (gradient accumulation in transformers). Under
+            `config.reference_padding` -100 counts as the padding token.
+        encoder_outputs : optional
+            What `encode` gave; `attention_mask` may then be the text's or the one `encode` returned.
+
+        Returns
+        -------
+        Seq2SeqLMOutput
+            `loss`, `logits` `[batch, target_length, vocab_size]` and T5's other outputs; `encoder_last_hidden_state`
+            includes the soft-prompt positions.
+
+        Raises
+        ------
+        ValueError
+            For whole-word or task ids outside their table (looked at on the CPU and, outside training, on any device).
+        """
+        return_dict = kwargs.pop("return_dict", None)
+        if encoder_outputs is None:
+            passed_on = {k: v for k, v in kwargs.items() if k in ("output_attentions", "output_hidden_states")}
+            encoder_outputs, attention_mask = self.encode(
+                input_ids, attention_mask, whole_word_ids, task_ids, inputs_embeds, **passed_on
+            )
+        elif attention_mask is not None:
+            missing = encoder_outputs[0].shape[1] - attention_mask.shape[1]
+            if missing == self.config.prompt_length:
+                attention_mask = F.pad(attention_mask, (missing, 0), value=1)
+
+        if self.config.reference_padding:
+            attention_mask = None
+            if labels is not None:
+                labels = labels.masked_fill(labels == -100, self.config.pad_token_id)
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoder_input_ids = self._shift_right(labels)
+
+        outputs = super().forward(
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        if labels is not None:
+            reduction = "mean" if num_items_in_batch is None else "sum"
+            # In float32, as everywhere in transformers: a sum over the vocabulary is too much for bfloat16.
+            logits = outputs.logits.float().view(-1, outputs.logits.shape[-1])
+            loss = F.cross_entropy(logits, labels.to(logits.device).view(-1), reduction=reduction)
+            outputs.loss = loss if num_items_in_batch is None else loss / num_items_in_batch
+        if return_dict is None:
+            return_dict = getattr(self.config, "return_dict", True)
+        return outputs if return_dict else outputs.to_tuple()
+
+    @torch.no_grad()
+    def generate(self, inputs=None, *args, whole_word_ids=None, task_ids=None, **kwargs):
+        """transformers' `generate`, with `whole_word_ids` and `task_ids` as further inputs of the encoder.
+
+        The encoder runs here, once per row and before beams are made, so that every decoding mode of transformers works
+        unchanged on its output.
+        """
+        if kwargs.get("encoder_outputs") is None:
+            text = {
+                "input_ids": kwargs.pop("input_ids", None) if inputs is None else inputs,
+                "inputs_embeds": kwargs.pop("inputs_embeds", None),
+                "attention_mask": kwargs.pop("attention_mask", None),
+            }
+            if text["input_ids"] is None and text["inputs_embeds"] is None:
+                raise ValueError("generate() needs input_ids, inputs_embeds or encoder_outputs: tokenize a prompt first")
+            if text["attention_mask"] is None and text["input_ids"] is not None:
+                text["attention_mask"] = (text["input_ids"] != self.config.pad_token_id).long()
+            wanted = {k: kwargs[k] for k in ("output_attentions", "output_hidden_states") if k in kwargs}
+            kwargs["encoder_outputs"], mask = self.encode(
+                whole_word_ids=whole_word_ids, task_ids=task_ids, **text, **wanted
+            )
+            if mask is not None:
+                kwargs["attention_mask"] = mask
+            inputs = None
+        return super().generate(inputs, *args, **kwargs)
+
+
+RDRecForConditionalGeneration.register_for_auto_class("AutoModel")
+
+__all__ = ["RDRecForConditionalGeneration"]

@@ -1,0 +1,181 @@
+"""RDRecTokenizer: any T5-style vocabulary, plus the whole-word ids of users and items and the catalog of their raw ids.
+
+    tokenizer = RDRecTokenizer.from_pretrained("runs/sample")
+    tokenizer("user_12 item_3 item_45")     # input_ids, attention_mask, whole_word_ids
+    tokenizer.to_id("item", "B0012Y0ZG2")   # 45
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+
+import numpy as np
+from transformers import BatchEncoding, PreTrainedTokenizerFast
+from transformers.utils import PaddingStrategy
+
+
+WHOLE_WORD = re.compile(r"\b(?:user|item)_\d+")
+CATALOG_FILE = "catalog.json"
+MEND_TOO_MANY = "shorten the history or the candidate list"
+
+
+class RDRecTokenizer(PreTrainedTokenizerFast):
+    """Tokenizer of RDRec prompts.
+
+    Parameters
+    ----------
+    max_whole_words : int
+        Rows of the model's whole-word table: a text with more than `max_whole_words - 1` users and items is refused.
+    catalog_file : str, optional
+        JSON file `{"user": [raw ids], "item": [raw ids]}`; a raw id's place in its list, counted from 1, is its id.
+        It travels with the tokenizer as `catalog.json`.
+
+    Other arguments are those of `PreTrainedTokenizerFast`.
+    """
+
+    vocab_files_names = {
+        "tokenizer_file": "tokenizer.json",
+        "vocab_file": "spiece.model",
+        "catalog_file": CATALOG_FILE,
+    }
+    model_input_names = ["input_ids", "attention_mask", "whole_word_ids"]
+
+    def __init__(self, *args, max_whole_words: int = 512, catalog_file: str | None = None, **kwargs):
+        super().__init__(*args, max_whole_words=max_whole_words, **kwargs)
+        self.max_whole_words = max_whole_words
+        self.catalog = None
+        if catalog_file is not None:
+            with open(catalog_file, encoding="utf-8") as file:
+                self.set_catalog(**json.load(file))
+
+    @classmethod
+    def convert_to_native_format(cls, *args, **kwargs):
+        # tokenizer.json is taken as it stands: rebuilding it would lose the splitting rules of other vocabularies.
+        return PreTrainedTokenizerFast.convert_to_native_format(*args, **kwargs)
+
+    # --- catalog -----------------------------------------------------------------------------------------------------
+
+    def set_catalog(self, user: list[str], item: list[str]) -> None:
+        """Attach the catalog: raw ids of users and items, the raw id of id `n` at place `n - 1`."""
+        self.catalog = {"user": list(user), "item": list(item)}
+        self._ids = {kind: {raw: n for n, raw in enumerate(raws, 1)} for kind, raws in self.catalog.items()}
+
+    def num_ids(self, kind: str) -> int | None:
+        """Number of known users or items (`kind` "user" or "item"); None without a catalog."""
+        return None if self.catalog is None else len(self.catalog[kind])
+
+    def to_id(self, kind: str, key: int | str) -> int:
+        """Integer id of a user or item given as integer id or raw id.
+
+        Raises
+        ------
+        ValueError
+            For a key that the catalog does not hold, or a raw id where there is no catalog.
+        """
+        if isinstance(key, int | np.integer):
+            known = self.num_ids(kind)
+            if key < 1 or (known is not None and key > known):
+                span = "1 or more" if known is None else f"1..{known}"
+                raise ValueError(f"unknown {kind} {int(key)}: ids of this checkpoint's catalog are {span}")
+            return int(key)
+        if self.catalog is None:
+            raise ValueError(f"unknown {kind} {key!r}: this tokenizer has no {CATALOG_FILE}, give integer ids")
+        if key not in self._ids[kind]:
+            raise ValueError(f"unknown {kind} {key!r}: it is not in this checkpoint's catalog, see {CATALOG_FILE}")
+        return self._ids[kind][key]
+
+    def to_raw(self, kind: str, number: int) -> str:
+        """Raw id of an integer id; the integer as text where there is no catalog."""
+        return str(number) if self.catalog is None else self.catalog[kind][number - 1]
+
+    def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
+        """Write `catalog.json` beside `tokenizer.json` (the vocabulary itself is in the latter)."""
+        if self.catalog is None:
+            return ()
+        path = os.path.join(save_directory, (filename_prefix + "-" if filename_prefix else "") + CATALOG_FILE)
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(self.catalog, file, ensure_ascii=False)
+        return (path,)
+
+    def _save_pretrained(self, save_directory, file_names, legacy_format=None, filename_prefix=None):
+        saved = super()._save_pretrained(save_directory, file_names, legacy_format, filename_prefix)
+        return saved + self.save_vocabulary(str(save_directory), filename_prefix)
+
+    # --- whole-word ids ----------------------------------------------------------------------------------------------
+
+    def _encode_plus(self, text, text_pair=None, return_tensors=None, is_split_into_words=False, **kwargs):
+        if text_pair is not None or is_split_into_words:
+            raise ValueError("RDRecTokenizer finds users and items in running text: give each prompt as one string")
+        single = isinstance(text, str)
+        texts = [text] if single else list(text)
+        encoded = super()._encode_plus(texts, return_tensors=None, **kwargs)
+        rows = encoded.get("overflow_to_sample_mapping", range(len(encoded.encodings)))
+        encoded["whole_word_ids"] = self._whole_word_ids([texts[i] for i in rows], encoded.encodings)
+        if single and return_tensors is None and "overflow_to_sample_mapping" not in encoded:
+            first = {key: value[0] for key, value in encoded.items()}
+            return BatchEncoding(first, encoded.encodings)
+        return encoded.convert_to_tensors(return_tensors)
+
+    def _whole_word_ids(self, texts, encodings) -> list[list[int]]:
+        """Whole-word id of every token: 1, 2, 3 … in order of appearance in its text, 0 outside users and items.
+
+        All rows are laid end to end on one axis of character positions, so that one search finds the whole word that
+        each token overlaps. `</s>` and padding have empty spans and overlap nothing.
+        """
+        spans = [[match.span() for match in WHOLE_WORD.finditer(text)] for text in texts]
+        counts = np.array([len(row) for row in spans])
+        bases = np.concatenate([[0], np.cumsum([len(text) + 1 for text in texts])])[:-1]
+        words = np.array([span for row in spans for span in row], dtype=np.int64).reshape(-1, 2)
+        words += np.repeat(bases, counts)[:, None]
+
+        lengths = np.array([len(encoding) for encoding in encodings])
+        tokens = np.array([span for e in encodings for span in e.offsets], dtype=np.int64).reshape(-1, 2)
+        row_of = np.repeat(np.arange(len(texts)), lengths)
+        empty = tokens[:, 0] == tokens[:, 1]
+        tokens += bases[row_of][:, None]
+
+        if len(words) == 0:
+            ids = np.zeros(len(tokens), dtype=np.int64)
+        else:
+            nearest = np.searchsorted(words[:, 1], tokens[:, 0], side="right")
+            reached = np.minimum(nearest, len(words) - 1)
+            # A piece that runs past the id, such as "2," in T5's vocabulary, belongs to no whole word (as in the paper's
+            # code, which asks for pieces made of digits alone).
+            inside = (nearest < len(words)) & (words[reached, 0] < tokens[:, 1]) & ~empty
+            inside &= tokens[:, 1] <= words[reached, 1]
+            # The first whole word that survived truncation is number 1, also where the left side was cut off.
+            first = np.full(len(texts), len(words))
+            np.minimum.at(first, row_of[inside], reached[inside])
+            ids = np.where(inside, reached - first[row_of] + 1, 0)
+            if ids.max(initial=0) >= self.max_whole_words:
+                row = int(row_of[ids.argmax()])
+                raise ValueError(
+                    f"text {row} has {int(ids.max())} users and items, the whole-word table has rows for "
+                    f"{self.max_whole_words - 1}: {MEND_TOO_MANY}"
+                )
+        return [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])]
+
+    def _pad(
+        self,
+        encoded_inputs,
+        max_length=None,
+        padding_strategy=PaddingStrategy.DO_NOT_PAD,
+        pad_to_multiple_of=None,
+        padding_side=None,
+        return_attention_mask=None,
+    ):
+        side = padding_side or self.padding_side
+        padded = super()._pad(
+            encoded_inputs, max_length, padding_strategy, pad_to_multiple_of, padding_side, return_attention_mask
+        )
+        if isinstance(padded, Mapping) and "whole_word_ids" in padded:
+            ids = list(padded["whole_word_ids"])
+            zeros = [0] * (len(padded["input_ids"]) - len(ids))
+            padded["whole_word_ids"] = ids + zeros if side == "right" else zeros + ids
+        return padded
+
+
+RDRecTokenizer.register_for_auto_class("AutoTokenizer")
+
+__all__ = ["RDRecTokenizer"]
