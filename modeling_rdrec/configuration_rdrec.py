@@ -1,6 +1,6 @@
 """RDRecConfig: a T5 configuration with soft prompts per task and a table of whole-word embeddings.
 
-    config = RDRecConfig(d_model=128, num_layers=2)          # or RDRecConfig.from_pretrained("google-t5/t5-small")
+config = RDRecConfig(d_model=128, num_layers=2)          # or RDRecConfig.from_pretrained("google-t5/t5-small")
 """
 
 from huggingface_hub.dataclasses import strict

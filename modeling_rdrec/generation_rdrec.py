@@ -39,6 +39,8 @@ class RDRecGenerationMixin:
 
     def _generate_items(self, tokenizer, task, texts, allowed, k, num_beams, max_new_tokens) -> list[RankedItems]:
         """Beams for each prompt, read as item ids; only those that `allowed[row](id)` admits, each once, k at most."""
+        if max_new_tokens is None:
+            max_new_tokens = tokenizer.longest_item_id()
         output = self.generate(
             **self._prompts(tokenizer, task, texts),
             num_beams=num_beams,
@@ -73,7 +75,7 @@ class RDRecGenerationMixin:
         history: Sequence,
         k: int = 10,
         num_beams: int = ITEM_BEAMS,
-        max_new_tokens: int = 8,
+        max_new_tokens: int | None = None,
     ) -> RankedItems | list[RankedItems]:
         """The next items of a user (sequential recommendation) from the whole catalog, without those in `history`.
 
@@ -86,8 +88,10 @@ class RDRecGenerationMixin:
             Each user's items, oldest first; the last `config.max_history` are read.
         k : int
             At most so many items are returned; fewer when fewer beams are items of the catalog.
-        num_beams, max_new_tokens : int
-            Beams kept and the longest id, in tokens, that they may write.
+        num_beams : int
+            Beams kept.
+        max_new_tokens : int, optional
+            The most tokens a beam may write. Default: those of the catalog's longest id and `</s>`.
 
         Returns
         -------
@@ -115,7 +119,7 @@ class RDRecGenerationMixin:
         candidates: Sequence,
         k: int = 10,
         num_beams: int = ITEM_BEAMS,
-        max_new_tokens: int = 8,
+        max_new_tokens: int | None = None,
     ) -> RankedItems | list[RankedItems]:
         """The best of a list of candidates for a user (top-N recommendation); arguments and result as `recommend`."""
         users, single = _as_list(user)
@@ -145,9 +149,7 @@ class RDRecGenerationMixin:
         items, _ = _as_list(item)
         if len(users) != len(items):
             raise ValueError(f"{len(users)} users but {len(items)} items: give one item a user")
-        texts = [
-            bare_prompt(tokenizer.to_id("user", u), [tokenizer.to_id("item", i)]) for u, i in zip(users, items)
-        ]
+        texts = [bare_prompt(tokenizer.to_id("user", u), [tokenizer.to_id("item", i)]) for u, i in zip(users, items)]
         output = self.generate(
             **self._prompts(tokenizer, "explanation", texts),
             num_beams=num_beams,

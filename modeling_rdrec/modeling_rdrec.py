@@ -190,7 +190,9 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
                 "attention_mask": kwargs.pop("attention_mask", None),
             }
             if text["input_ids"] is None and text["inputs_embeds"] is None:
-                raise ValueError("generate() needs input_ids, inputs_embeds or encoder_outputs: tokenize a prompt first")
+                raise ValueError(
+                    "generate() needs input_ids, inputs_embeds or encoder_outputs: tokenize a prompt first"
+                )
             if text["attention_mask"] is None and text["input_ids"] is not None:
                 text["attention_mask"] = (text["input_ids"] != self.config.pad_token_id).long()
             wanted = {k: kwargs[k] for k in ("output_attentions", "output_hidden_states") if k in kwargs}

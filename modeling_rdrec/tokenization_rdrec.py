@@ -1,8 +1,8 @@
 """RDRecTokenizer: any T5-style vocabulary, plus the whole-word ids of users and items and the catalog of their raw ids.
 
-    tokenizer = RDRecTokenizer.from_pretrained("runs/sample")
-    tokenizer("user_12 item_3 item_45")     # input_ids, attention_mask, whole_word_ids
-    tokenizer.to_id("item", "B0012Y0ZG2")   # 45
+tokenizer = RDRecTokenizer.from_pretrained("runs/sample")
+tokenizer("user_12 item_3 item_45")     # input_ids, attention_mask, whole_word_ids
+tokenizer.to_id("item", "B0012Y0ZG2")   # 45
 """
 
 import json
@@ -59,6 +59,7 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
     def set_catalog(self, user: list[str], item: list[str]) -> None:
         """Attach the catalog: raw ids of users and items, the raw id of id `n` at place `n - 1`."""
         self.catalog = {"user": list(user), "item": list(item)}
+        self._longest: int | None = None
         self._ids = {kind: {raw: n for n, raw in enumerate(raws, 1)} for kind, raws in self.catalog.items()}
 
     def num_ids(self, kind: str) -> int | None:
@@ -88,6 +89,15 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
     def to_raw(self, kind: str, number: int) -> str:
         """Raw id of an integer id; the integer as text where there is no catalog."""
         return str(number) if self.catalog is None else self.catalog[kind][number - 1]
+
+    def longest_item_id(self, unknown: int = 8) -> int:
+        """Tokens of the catalog's longest item id as a target, `</s>` included; `unknown` where there is no catalog."""
+        if self.catalog is None:
+            return unknown
+        if self._longest is None:
+            numbers = [str(number) for number in range(1, self.num_ids("item") + 1)]
+            self._longest = max(len(encoding) for encoding in self.backend_tokenizer.encode_batch(numbers))
+        return self._longest
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Write `catalog.json` beside `tokenizer.json` (the vocabulary itself is in the latter)."""

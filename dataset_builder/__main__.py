@@ -1,0 +1,119 @@
+"""Command line of the data package.
+
+    python -m dataset_builder build --reviews reviews.json.gz --domain beauty --output data/beauty
+    python -m dataset_builder import --reference FOLDER --domain beauty --output data/beauty
+    python -m dataset_builder sample --output data/sample
+    python -m dataset_builder info data/beauty
+
+Prints a summary with every skip and its count. Errors are one line on stderr, exit code 2.
+"""
+
+import argparse
+import sys
+
+from .assemble import PROTOCOLS
+from .pipeline import build_tables
+from .reference import build_tables_from_reference
+from .sample import add_command as add_sample_command
+from .tables import Tables, load_tables, write_dataset
+
+
+def summary(tables: Tables) -> str:
+    """A few lines on a dataset: counts, protocol, and what was skipped or noted on the way."""
+    info, counts = tables.info, tables.info["counts"]
+    core = "" if info["min_core"] is None else f", min_core {info['min_core']}"
+    texts, distilled = counts["rationales"], counts["with_rationale"]
+    lines = [
+        f"{info['domain']}: protocol {info['protocol']}, seed {info['seed']}{core}",
+        f"  {counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} interactions",
+    ]
+    for split, rows in texts.items():
+        lines.append(f"  rationales/{split}: {rows:,} rows, {distilled[split]:,} with a rationale")
+    for reason, count in info["skipped"].items():
+        lines.append(f"  {reason.replace('_', ' ')}: {count:,}")
+    lines.append(f"  fingerprint {info['fingerprint'][:16]}")
+    return "\n".join(lines)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; each command's namespace carries the function that runs it as `run`."""
+    parser = argparse.ArgumentParser(prog="python -m dataset_builder", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(title="commands", required=True)
+
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--domain", required=True, help="name of the dataset")
+    shared.add_argument("--output", required=True, help="folder to write")
+    shared.add_argument("--protocol", choices=PROTOCOLS, default="clean", help="clean closes every leak (default)")
+    shared.add_argument("--seed", type=int, default=0, help="of ids, splits and candidates (default 0)")
+    shared.add_argument("--num_negatives", type=int, default=99, help="negatives a user (default 99)")
+    shared.add_argument("--overwrite", action="store_true", help="replace an earlier build in the folder")
+
+    build = commands.add_parser("build", parents=[shared], help="from a reviews file")
+    build.add_argument("--reviews", required=True, help="JSON lines or CSV, plain, .gz or .zip")
+    build.add_argument("--min_core", type=int, default=5, help="interactions each user and item must have (default 5)")
+    build.add_argument("--rationales", help="distilled rationales, JSON lines or Parquet")
+    build.add_argument("--teacher", default="unknown", help="who wrote the rationales, where they do not say")
+    build.add_argument("--prompt", default="unknown", help="prompt version, where the rationales do not say")
+    build.add_argument("--item_text", help="`ASIN a few words` lines for the catalog")
+    build.set_defaults(run=run_build)
+
+    take = commands.add_parser("import", parents=[shared], help="from the reference release's files")
+    take.add_argument("--reference", required=True, help="folder that holds sequential.txt")
+    take.set_defaults(run=run_import)
+
+    info = commands.add_parser("info", help="summary of a built dataset")
+    info.add_argument("dataset", help="folder or dataset repo id")
+    info.set_defaults(run=lambda options: print(summary(load_tables(options.dataset))))
+
+    add_sample_command(commands)
+    return parser.parse_args(arguments)
+
+
+def run_build(options: argparse.Namespace) -> None:
+    """Build from reviews, write, and print the summary."""
+    tables = build_tables(
+        options.reviews,
+        domain=options.domain,
+        protocol=options.protocol,
+        min_core=options.min_core,
+        seed=options.seed,
+        num_negatives=options.num_negatives,
+        rationales=options.rationales,
+        teacher=options.teacher,
+        prompt=options.prompt,
+        item_text=options.item_text,
+    )
+    _finish(tables, options)
+
+
+def run_import(options: argparse.Namespace) -> None:
+    """Import the reference's files, write, and print the summary."""
+    tables = build_tables_from_reference(
+        options.reference,
+        domain=options.domain,
+        protocol=options.protocol,
+        seed=options.seed,
+        num_negatives=options.num_negatives,
+    )
+    _finish(tables, options)
+
+
+def _finish(tables: Tables, options: argparse.Namespace) -> None:
+    path = write_dataset(tables, options.output, overwrite=options.overwrite)
+    print(summary(tables))
+    print(f"written to {path}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code is 0, or 2 after an error."""
+    options = parse(arguments)
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""Integer ids, dense from 1.
+
+`published` numbers users and items by first appearance over whole sequences, test items included, as the reference's
+data does; then "the last id plus one" is a good guess of the next item, which is a leak. `clean` draws the ids at
+random.
+"""
+
+import numpy as np
+
+
+USER_ID_STREAM = 11
+ITEM_ID_STREAM = 12
+
+
+def first_appearance(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number the distinct values of `codes` from 0 in the order in which they first appear.
+
+    Parameters
+    ----------
+    codes : int64 array of shape [n]
+
+    Returns
+    -------
+    numbers : int64 array of shape [n]
+    values : array of shape [number of distinct values]
+        The value that each number stands for.
+    """
+    values, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[inverse.reshape(-1)], values[order]
+
+
+def drawn_ids(count: int, protocol: str, seed: int, stream: int) -> np.ndarray:
+    """Ids 1..count of the values numbered 0..count-1 by first appearance: at random under `clean`, else in order."""
+    if protocol == "clean":
+        return np.random.default_rng([seed, stream]).permutation(count) + 1
+    return np.arange(1, count + 1)

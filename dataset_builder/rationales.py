@@ -1,0 +1,118 @@
+"""Reader of distilled rationales, as JSON lines or Parquet: one row a review, joined on `review_row`.
+
+Columns: `review_row` (data row of the reviews file, from 0), `user_preference`, `item_attributes` (one of them may be
+empty), and optional `teacher`, `prompt`, `user_preference_grounding`, `item_attributes_grounding`.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import DatasetError
+from .files import existing_file, open_text
+
+
+COLUMNS = ("review_row", "user_preference", "item_attributes")
+
+
+def rationale(row: Mapping[str, Any], teacher: str, prompt: str) -> dict[str, Any] | None:
+    """The rationale columns of the dataset from one raw row; None when both halves are empty.
+
+    `teacher` and `prompt` are used where the row has none of its own. A half's whitespace runs become one blank.
+    """
+    halves = {name: _sentence(row.get(name)) for name in ("user_preference", "item_attributes")}
+    if not any(halves.values()):
+        return None
+    scores = {f"{name}_grounding": _score(row.get(f"{name}_grounding")) for name in halves}
+    return {
+        **halves,
+        "provenance": {"teacher": row.get("teacher") or teacher, "prompt": row.get("prompt") or prompt, **scores},
+    }
+
+
+def read_rationales(
+    path: str | Path, *, teacher: str, prompt: str, skipped: Counter[str]
+) -> dict[int, dict[str, Any]]:
+    """Read a file of rationales.
+
+    Counts `duplicate_rationale` (a review's first row stays) and `empty_rationale` (both halves empty) in `skipped`,
+    and notes `rationale_of_one_half`.
+
+    Returns
+    -------
+    dict of int to dict
+        By review row: `user_preference`, `item_attributes` (str or None), `provenance` (dict).
+
+    Raises
+    ------
+    DatasetError
+        No such file, no such column, a row that is no JSON object, or a `review_row` that is no whole number from 0.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    with open(existing_file(path), "rb") as probe:
+        is_parquet = probe.read(4) == b"PAR1"
+    for place, row in _parquet_rows(path) if is_parquet else _json_rows(path):
+        number = row["review_row"]
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise DatasetError(
+                f"{place}: review_row {number!r} is no whole number from 0; it counts the reviews file's rows"
+            )
+        if number in found:
+            skipped["duplicate_rationale"] += 1
+            continue
+        made = rationale(row, teacher, prompt)
+        if made is None:
+            skipped["empty_rationale"] += 1
+            continue
+        if not (made["user_preference"] and made["item_attributes"]):
+            skipped["rationale_of_one_half"] += 1
+        found[number] = made
+    return found
+
+
+def _json_rows(path: str | Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    with open_text(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            place = f"{path} line {number}"
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DatasetError(f"{place}: not JSON ({error}); mend or delete the line") from error
+            if not isinstance(row, dict):
+                raise DatasetError(f"{place}: not a JSON object; mend or delete the line")
+            for column in COLUMNS:
+                if column not in row:
+                    raise DatasetError(f"{place}: no {column!r}; each line needs {', '.join(COLUMNS)}")
+            yield place, row
+
+
+def _parquet_rows(path: str | Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except pa.ArrowInvalid as error:
+        raise DatasetError(f"{path}: not a readable Parquet file; write it again") from error
+    for column in COLUMNS:
+        if column not in table.column_names:
+            raise DatasetError(f"{path}: no column {column!r}; it needs {', '.join(COLUMNS)}")
+    for number, row in enumerate(table.to_pylist()):
+        yield f"{path} row {number}", row
+
+
+def _sentence(value: Any) -> str | None:
+    # A small teacher now and then answers with punctuation alone; that is an empty half.
+    if not isinstance(value, str) or not any(character.isalnum() for character in value):
+        return None
+    return " ".join(value.split())
+
+
+def _score(value: Any) -> float | None:
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else None

@@ -1,0 +1,136 @@
+"""The three evaluations of RDRec: sequential and top-N recommendation, and explanations.
+
+    answers = answer_items(model, tokenizer, data, "sequential", split="test", rows=range(100))
+    scores = score_items(answers)
+
+Protocol of the paper (section 4.1): 20 beams; sequential ranks the whole catalog but for the user's history and returns
+15, top-N ranks a user's 100 candidates and returns 10; explanations are written with 7 beams, at least 10 tokens.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import pyarrow as pa
+import torch
+from tqdm.auto import tqdm
+
+from dataset_builder.tasks import TaskData
+
+from .baselines import HELD_OUT
+
+
+METRICS = Path(__file__).resolve().parents[1] / "metrics"
+CUTS = {"sequential": [5, 10], "topn": [1, 5, 10]}
+RETURNED = {"sequential": 15, "topn": 10}
+PUBLISHED_MAX_NEW_TOKENS = 50  # the paper's code lets a beam run that far; no id is so long
+CANDIDATE_STREAM = 21
+
+ITEM_ANSWERS = pa.schema(
+    [
+        ("user", pa.int64()),
+        ("target", pa.int64()),
+        ("rank", pa.int64()),
+        ("items", pa.list_(pa.int64())),
+        ("scores", pa.list_(pa.float64())),
+    ]
+)
+TEXT_ANSWERS = pa.schema(
+    [("user", pa.int64()), ("item", pa.int64()), ("prediction", pa.string()), ("reference", pa.string())]
+)
+
+
+def count_queries(data: TaskData, task: str, split: str) -> int:
+    """Queries of a task: users, or explanation rows of the split."""
+    return len(data.texts[split]) if task == "explanation" else len(data.sequences)
+
+
+def answer_items(
+    model,
+    tokenizer,
+    data: TaskData,
+    task: str,
+    split: str,
+    rows: Sequence[int],
+    protocol: str = "clean",
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = True,
+) -> pa.Table:
+    """Rank items for users.
+
+    Parameters
+    ----------
+    task : str
+        "sequential" or "topn".
+    rows : sequence of int
+        Users to answer for, counted from 0.
+    protocol : str
+        "published" lets beams run as far as the paper's code does; "clean" stops at the longest id.
+    seed : int
+        Seed of the order in which a prompt names its candidates; each user has an order of its own.
+
+    Returns
+    -------
+    pa.Table
+        One row a user: user id, target item, rank from 1 (null: not among the returned), returned items and scores.
+    """
+    cut = HELD_OUT[split]
+    longest = PUBLISHED_MAX_NEW_TOKENS if protocol == "published" else None
+    answers = []
+    for chunk in _batches(rows, batch_size, task, progress):
+        users = [row + 1 for row in chunk]
+        targets = [int(data.sequences[row][-cut]) for row in chunk]
+        settings = {"k": RETURNED[task], "max_new_tokens": longest}
+        if task == "sequential":
+            histories = [data.sequences[row][:-cut].tolist() for row in chunk]
+            ranked = model.recommend(tokenizer, user=users, history=histories, **settings)
+        else:
+            positives, negatives = data.candidates[split]
+            lists = [
+                np.random.default_rng([seed, CANDIDATE_STREAM, row])
+                .permutation(np.append(negatives[row], positives[row]))
+                .tolist()
+                for row in chunk
+            ]
+            ranked = model.rank(tokenizer, user=users, candidates=lists, **settings)
+        for user, target, answer in zip(users, targets, ranked):
+            rank = answer.items.index(target) + 1 if target in answer.items else None
+            answers.append((user, target, rank, answer.items, answer.scores))
+    return pa.table([list(column) for column in zip(*answers)] or [[]] * len(ITEM_ANSWERS), schema=ITEM_ANSWERS)
+
+
+def answer_texts(
+    model, tokenizer, data: TaskData, split: str, rows: Sequence[int], batch_size: int = 32, progress: bool = True
+) -> pa.Table:
+    """Write the explanation of each row of a split; columns user, item, prediction, reference."""
+    texts = data.texts[split]
+    answers = []
+    for chunk in _batches(rows, batch_size, "explanation", progress):
+        users, items = [texts.user[row] for row in chunk], [texts.item[row] for row in chunk]
+        sentences = model.explain(tokenizer, user=users, item=items)
+        # References are cut as training targets are: what lies beyond could not be written.
+        answers += zip(users, items, sentences, [texts.explanation[row] for row in chunk])
+    return pa.table([list(column) for column in zip(*answers)] or [[]] * len(TEXT_ANSWERS), schema=TEXT_ANSWERS)
+
+
+def score_items(answers: pa.Table, task: str) -> dict[str, float]:
+    """HR@k, NDCG@k and MRR of `answer_items`, through `metrics/ranking`."""
+    metric = evaluate.load(str(METRICS / "ranking"))
+    return metric.compute(
+        predictions=answers["items"].to_pylist(), references=answers["target"].to_pylist(), k=CUTS[task]
+    )
+
+
+def score_texts(answers: pa.Table) -> dict[str, float]:
+    """BLEU and ROUGE in percent of `answer_texts`, through `metrics/explanation`."""
+    metric = evaluate.load(str(METRICS / "explanation"))
+    return metric.compute(predictions=answers["prediction"].to_pylist(), references=answers["reference"].to_pylist())
+
+
+def _batches(rows: Sequence[int], size: int, name: str, progress: bool):
+    starts = range(0, len(rows), size)
+    with torch.inference_mode():
+        for start in tqdm(starts, desc=name, unit="batch", disable=not progress, mininterval=1.0):
+            yield list(rows[start : start + size])

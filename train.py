@@ -1,0 +1,44 @@
+"""Train RDRec: explanation, rationale, sequential and top-N recommendation in one model.
+
+    accelerate launch train.py                                       # the embedded sample, recipes/sample.yaml
+    accelerate launch train.py --config recipes/beauty.yaml          # any recipe; flags win over the file
+    accelerate launch train.py --config recipes/beauty.yaml --resume_from_checkpoint last
+
+It leaves the best model in --output_dir, with `recipe.yaml` and `training_record.json` beside it.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+
+# The tokenizer's threads gain nothing on batches of this size, and warn once batches are made in worker processes.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from accelerate import PartialState  # noqa: E402
+
+from arguments import parse_arguments, run  # noqa: E402
+from training.loop import train  # noqa: E402
+from training.recipe import Recipe  # noqa: E402
+
+
+def main() -> int:
+    argv = sys.argv[1:]
+    names = {word.split("=")[0] for word in argv}
+    if not names & {"--config", "--dataset", "--help", "-h"}:
+        argv = ["--config", str(Path(__file__).parent / "recipes" / "sample.yaml"), *argv]
+    recipe = parse_arguments(Recipe, __doc__, argv)
+    record = train(recipe)
+    if record is None:
+        return 130
+    if PartialState().is_main_process:
+        print(
+            f"best validation loss {record['best_validation_loss']:.4f} at step {record['best_step']} of "
+            f"{record['steps']}, {record['minutes']:.1f} minutes, {record['tokens_per_second']:,.0f} tokens/s, "
+            f"{record['share_of_step_time_spent_on_data']:.1%} of step time spent on data: {recipe.output_dir}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

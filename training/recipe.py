@@ -1,0 +1,97 @@
+"""The recipe of a training run: every setting, its default and its help. One YAML file in `recipes/` an experiment."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+
+def setting(default, help: str):
+    """A field of the recipe with its help text; a list becomes a default factory."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class Recipe:
+    """Settings of one run. Figures without a source of their own are the paper's (section 4.1)."""
+
+    dataset: str = setting("sample", "Built dataset: folder, Hub dataset id, or 'sample' for the embedded sample.")
+    dataset_revision: str | None = setting(None, "Branch, tag or commit of a Hub dataset.")
+    output_dir: str = setting("runs/sample", "Folder of the run: the best model, checkpoints, logs, the record.")
+
+    model_name_or_path: str | None = setting(None, "Pretrained T5 or RDRec checkpoint to start from.")
+    model_revision: str | None = setting(None, "Branch, tag or commit of a Hub model.")
+    model_config: str | None = setting(
+        None, "Without model_name_or_path: configuration to start from, a mapping (as a flag: JSON), e.g. d_model."
+    )
+    vocab_size: int = setting(2000, "Without model_name_or_path: pieces of the vocabulary trained on the dataset.")
+    max_whole_words: int = setting(512, "Rows of the whole-word table.")
+    reference_padding: bool = setting(
+        False, "Mixed padded batches, padding counted in the loss and attended to, as in the paper's code."
+    )
+    attn_implementation: str = setting("sdpa", "sdpa or eager.")
+    gradient_checkpointing: bool = setting(False, "Trade compute for memory.")
+    torch_compile: bool = setting(False, "Compile the model with dynamic shapes.")
+
+    task_ratio: list[float] = setting(
+        [1.0, 1.0, 1.0, 1.0], "Shares of explanation, sequential, rationale and top-N in a step."
+    )
+    train_batch_size: int = setting(64, "Draws a step over all processes; a rationale draw gives two rows.")
+    gradient_accumulation_steps: int = setting(1, "Parts in which a step is computed; the result stays the same.")
+    max_target_length: int = setting(20, "Targets are cut to so many tokens.")
+    max_history: int = setting(20, "Most items before the target of a sequential row.")
+    dataloader_num_workers: int = setting(0, "Processes that prepare batches ahead; 0: the training process itself.")
+
+    learning_rate: float = setting(5e-4, "Peak learning rate of AdamW.")
+    weight_decay: float = setting(0.01, "Weight decay of AdamW.")
+    max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.")
+    lr_scheduler_type: str = setting("constant", "Any schedule of transformers: constant, linear, cosine, …")
+    num_warmup_steps: int = setting(0, "Steps over which the learning rate rises.")
+    num_train_epochs: float = setting(100.0, "Most epochs; an epoch is one pass over the explanation rows.")
+    max_train_steps: int | None = setting(None, "Most optimizer steps; wins over num_train_epochs.")
+    early_stopping_patience: int = setting(5, "Stop after so many validations without a better loss; 0: never.")
+    mixed_precision: str | None = setting(None, "no, fp16 or bf16; default: what `accelerate config` says.")
+    seed: int = setting(42, "Seed of initial weights, draws, wordings, negatives and dropout.")
+
+    eval_batch_size: int = setting(64, "Rows a batch of the validation loss.")
+    max_eval_samples: int | None = setting(None, "Most draws a task in the validation loss; default: all.")
+    logging_steps: int = setting(10, "Steps between log entries.")
+    save_steps: int | None = setting(None, "Steps between checkpoints, besides the one after each epoch.")
+    report_to: str = setting("tensorboard", "Tracker of accelerate (tensorboard, wandb, …) or none.")
+    resume_from_checkpoint: str | None = setting(
+        None, "Go on exactly where a run stopped: 'last' for that of output_dir, or a checkpoint folder."
+    )
+    overwrite_output_dir: bool = setting(False, "Start anew in an output_dir that holds a run.")
+
+    def __post_init__(self):
+        for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: give 1 or more")
+        if self.model_name_or_path is None and self.model_config is None:
+            raise ValueError(
+                "no model to start from: give model_name_or_path (google-t5/t5-small), or model_config for a new one"
+            )
+
+    def as_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+# What may differ between a run and its continuation: where it writes, how long and how fast it goes.
+FREE_ON_RESUME = {
+    "output_dir",
+    "dataset",
+    "dataset_revision",
+    "resume_from_checkpoint",
+    "overwrite_output_dir",
+    "num_train_epochs",
+    "max_train_steps",
+    "early_stopping_patience",
+    "dataloader_num_workers",
+    "gradient_accumulation_steps",
+    "logging_steps",
+    "save_steps",
+    "report_to",
+    "eval_batch_size",
+    "torch_compile",
+    "gradient_checkpointing",
+}

@@ -1,0 +1,150 @@
+"""What a run starts from: the dataset, and a model with its tokenizer, pretrained or new."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+
+import torch
+from accelerate import Accelerator
+from transformers import AutoTokenizer
+
+from dataset_builder.tables import Tables, load_tables
+from dataset_builder.tasks import HALVES, TaskData
+from dataset_builder.vocabulary import train_tokenizer
+from dataset_builder.wordings import WORDINGS
+from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration, RDRecTokenizer
+
+from .recipe import Recipe
+
+
+SAMPLE_DIR = "data/sample"
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "huggingface_hub", "numpy", "pyarrow")
+
+
+def load_tables_of(dataset: str, revision: str | None = None) -> Tables:
+    """Read a built dataset; the name `sample` builds the embedded sample in `data/sample` if it is not there yet."""
+    if dataset == "sample":
+        from dataset_builder.sample import build_sample
+
+        dataset = str(build_sample(SAMPLE_DIR))
+    return load_tables(dataset, revision)
+
+
+def use_all_cores(accelerator: Accelerator) -> None:
+    """On a CPU, share the cores among the processes: `accelerate launch` leaves a process one thread by default."""
+    if accelerator.device.type == "cpu":
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // accelerator.num_processes))
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def make_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGeneration, RDRecTokenizer]:
+    """The model and tokenizer that training starts from, with the dataset's catalog attached to the tokenizer.
+
+    Raises
+    ------
+    ValueError
+        For a checkpoint of another size or kind, or an unknown key of `model_config`.
+    """
+    if recipe.model_name_or_path is None:
+        model, tokenizer = _new_model(recipe, data)
+    else:
+        model, tokenizer = load_pretrained(recipe.model_name_or_path, recipe.model_revision, recipe.max_whole_words)
+    model.config.max_history = recipe.max_history
+    model.config.reference_padding = recipe.reference_padding
+    model.set_attn_implementation(recipe.attn_implementation)
+    tokenizer.set_catalog(**data.raw_ids)
+    return model, tokenizer
+
+
+def load_pretrained(
+    name: str, revision: str | None = None, max_whole_words: int | None = None
+) -> tuple[RDRecForConditionalGeneration, RDRecTokenizer]:
+    """Load a T5 or RDRec checkpoint and its tokenizer from a folder or the Hub.
+
+    Parameters
+    ----------
+    name, revision : str
+    max_whole_words : int, optional
+        Rows of the whole-word table that a plain T5 gets; an RDRec checkpoint has its own, which must be that.
+
+    Raises
+    ------
+    ValueError
+        For a checkpoint that is neither T5 nor RDRec, is damaged, or is of another size.
+    """
+    stored, _ = RDRecConfig.get_config_dict(name, revision=revision)
+    kind = stored.get("model_type")
+    if kind not in ("t5", "rdrec"):
+        raise ValueError(f"{name}: a checkpoint of kind {kind!r}: give a T5 or RDRec checkpoint")
+    rows = stored.get("max_whole_words", RDRecConfig.max_whole_words)
+    if kind == "rdrec" and max_whole_words not in (None, rows):
+        raise ValueError(
+            f"{name}: its whole-word table has {rows} rows, not {max_whole_words}: set max_whole_words {rows}"
+        )
+    rows = rows if max_whole_words is None else max_whole_words
+    try:
+        model = RDRecForConditionalGeneration.from_pretrained(name, revision=revision, max_whole_words=rows)
+    except RuntimeError as error:  # transformers raises it for tensors whose shapes differ
+        raise ValueError(f"{name}: its weights are of another size than its config.json says: get it anew") from error
+    if kind == "rdrec":
+        tokenizer = RDRecTokenizer.from_pretrained(name, revision=revision)
+    else:
+        base = AutoTokenizer.from_pretrained(name, revision=revision)
+        tokenizer = RDRecTokenizer(
+            tokenizer_object=base.backend_tokenizer,
+            max_whole_words=rows,
+            eos_token=base.eos_token,
+            unk_token=base.unk_token,
+            pad_token=base.pad_token,
+            extra_special_tokens=base.extra_special_tokens,
+        )
+    if len(tokenizer) > model.config.vocab_size:
+        raise ValueError(
+            f"{name}: its tokenizer has {len(tokenizer)} pieces, its model {model.config.vocab_size} embeddings: they do "
+            "not belong together, get both anew"
+        )
+    return model, tokenizer
+
+
+def _new_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGeneration, RDRecTokenizer]:
+    try:
+        settings = json.loads(recipe.model_config)
+        assert isinstance(settings, dict)
+    except (json.JSONDecodeError, AssertionError):
+        raise ValueError(f"model_config {recipe.model_config!r}: give a mapping such as {{d_model: 128}}") from None
+    known = set(RDRecConfig.__dataclass_fields__)
+    for key in settings:
+        if key not in known:
+            raise ValueError(f"model_config: unknown key {key!r}: the keys are those of RDRecConfig")
+    tokenizer = train_tokenizer(training_texts(data), recipe.vocab_size, recipe.max_whole_words)
+    config = RDRecConfig(
+        **{"vocab_size": len(tokenizer), "max_whole_words": recipe.max_whole_words, **settings},
+    )
+    return RDRecForConditionalGeneration(config), tokenizer
+
+
+def training_texts(data: TaskData):
+    """The texts that a vocabulary is trained on: training rows only, and the wordings of prompts."""
+    for wordings in WORDINGS.values():
+        for wording in wordings:
+            yield wording.format(user="", item="", items="")
+    texts = data.texts["train"]
+    for name in ("explanation", *HALVES):
+        yield from (text for text in getattr(texts, name) if text)
+    if not len(texts):
+        yield "user item"
+
+
+def check_same_catalog(tokenizer: RDRecTokenizer, data: TaskData, model: str, dataset: str) -> None:
+    """Raise ValueError when a checkpoint was trained on another catalog than the dataset's."""
+    if tokenizer.catalog is not None and tokenizer.catalog != data.raw_ids:
+        raise ValueError(
+            f"{model}: trained on a catalog of {tokenizer.num_ids('user')} users and {tokenizer.num_ids('item')} items, "
+            f"{dataset} has {len(data.raw_ids['user'])} and {data.num_items} or others: evaluate on the dataset it was "
+            "trained on"
+        )
