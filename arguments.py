@@ -31,8 +31,8 @@ def parse_arguments(kind: type[T], description: str, argv: Sequence[str] | None 
     Parameters
     ----------
     kind : dataclass type
-        Its fields are the flags; `metadata={"help": …}` is their help. A field that holds a mapping is a `str` of JSON; in
-        YAML it may be written as a mapping.
+        Its fields are the flags; `metadata={"help": …}` is their help. A field that holds a mapping is a `str` of
+        JSON; in YAML it may be written as a mapping.
     description : str
         First lines of `--help`.
     argv : sequence of str, optional
@@ -46,7 +46,7 @@ def parse_arguments(kind: type[T], description: str, argv: Sequence[str] | None 
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(kind, description=description, allow_abbrev=False)
     parser.add_argument("--config", help="YAML file with any of these settings; flags win over it")
-    # The file's values are read as flags that stand before the user's, so both pass the same checks and the last one wins.
+    # The file's values are read as flags that stand before the user's: both pass the same checks, the last one wins.
     path = None
     for place, word in enumerate(argv):
         if word == "--config":

@@ -3,8 +3,8 @@
     python eval.py --model runs/sample --dataset sample
     accelerate launch eval.py --model runs/beauty --dataset data/beauty --tasks sequential topn
 
-Prints a table beside baselines that learn nothing and writes `eval_results.json` and the answers, one Parquet file a task
-with each user's rank, into --output_dir.
+Prints a table beside baselines that learn nothing and writes `eval_results.json` and the answers, one Parquet file a
+task with each user's rank, into --output_dir.
 """
 
 import os

@@ -103,9 +103,7 @@ class RDRecRationales(datasets.GeneratorBasedBuilder):
         if not any(table.num_rows for _, table in parts):
             raise DatasetError(f"{self.config.name}: no {self.config.table}; its input has no review texts")
         return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"table": table})
-            for split, table in parts
-            if table.num_rows
+            datasets.SplitGenerator(name=split, gen_kwargs={"table": table}) for split, table in parts if table.num_rows
         ]
 
     def _build(self, dl_manager: datasets.DownloadManager) -> Tables:

@@ -36,9 +36,7 @@ def rationale(row: Mapping[str, Any], teacher: str, prompt: str) -> dict[str, An
     }
 
 
-def read_rationales(
-    path: str | Path, *, teacher: str, prompt: str, skipped: Counter[str]
-) -> dict[int, dict[str, Any]]:
+def read_rationales(path: str | Path, *, teacher: str, prompt: str, skipped: Counter[str]) -> dict[int, dict[str, Any]]:
     """Read a file of rationales.
 
     Counts `duplicate_rationale` (a review's first row stays) and `empty_rationale` (both halves empty) in `skipped`,

@@ -139,9 +139,7 @@ def _csv_rows(stream: TextIO, where: str | Path) -> Iterator[Mapping[str, Any] |
             yield dict(zip(header, fields, strict=True))
 
 
-def _columns_of(
-    names: Sequence[str] | Mapping[str, Any], where: str, required: Sequence[str]
-) -> dict[str, str | None]:
+def _columns_of(names: Sequence[str] | Mapping[str, Any], where: str, required: Sequence[str]) -> dict[str, str | None]:
     columns = {field: next((n for n in accepted if n in names), None) for field, accepted in FIELDS.items()}
     for field in required:
         if columns[field] is None:

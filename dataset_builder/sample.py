@@ -628,7 +628,7 @@ def build_sample(
     Parameters
     ----------
     output_dir : str or Path
-        A folder that already holds this very sample is left as it is, unless `overwrite`.
+        A folder that already holds this very sample is left as it is.
     protocol : str
         "clean" or "published".
     seed : int
@@ -636,7 +636,7 @@ def build_sample(
     world_seed : int
         Seed of the world. The rationales that ship are those of world 0; another world's are planted on the spot.
     overwrite : bool
-        Build again and replace an earlier build.
+        Replace an earlier build that differs.
 
     Returns
     -------
@@ -651,7 +651,7 @@ def build_sample(
         "num_users": world.num_users,
         "reviews_sha256": world.reviews_sha256(),
     }
-    if not overwrite and _is_same(Path(output_dir), {"protocol": protocol, "seed": seed, "source": source}):
+    if _is_same(Path(output_dir), {"protocol": protocol, "seed": seed, "source": source}):
         return Path(output_dir)
     with tempfile.TemporaryDirectory() as scratch:
         rationales = PLANTED_FILE

@@ -5,8 +5,8 @@
     rows = mixture.rows(step)                          # the rows of one optimizer step
     groups = Collator(tokenizer)(rows)                 # one padded batch per task, whose losses add up to the step's
 
-A step's rows depend on the seed and the step's number alone: not on the number of processes, of workers, or on where a run
-was interrupted. The draws follow the paper's code (its section 4.1; design document, "The method").
+A step's rows depend on the seed and the step's number alone: not on the number of processes, of workers, or on where a
+run was interrupted. The draws follow the paper's code (its section 4.1; design document, "The method").
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,7 @@
 """The prompts: how a training row of each task may be worded. Inference uses the bare form, the first of each tuple.
 
-Each `{user}` and `{item}` is filled with `user_12` and `item_34`, `{items}` with items separated by spaces. To try other
-words, change these tuples; every wording must keep the fields that the bare form of its task has.
+Each `{user}` and `{item}` is filled with `user_12` and `item_34`, `{items}` with items separated by spaces. To try
+other words, change these tuples; every wording must keep the fields that the bare form of its task has.
 """
 
 WORDINGS: dict[str, tuple[str, ...]] = {

@@ -1,4 +1,4 @@
-"""What stands beside a model's figures: baselines that learn nothing and, for the sample, the planted ceiling; the table."""
+"""What stands beside a model's figures (baselines that learn nothing, the sample's planted ceiling), and the table."""
 
 from dataset_builder.tables import Tables
 from dataset_builder.tasks import TaskData

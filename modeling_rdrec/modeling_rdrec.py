@@ -4,8 +4,8 @@
     batch = tokenizer(["user_12 item_3 item_45"], return_tensors="pt")
     model.generate(**batch, task_ids=torch.tensor([1]), num_beams=20)
 
-The encoder reads `[soft prompt of the task] [token embedding + whole-word embedding] ...`; everything else is T5, reused
-rather than rewritten. A state dict of the reference implementation loads by name.
+The encoder reads `[soft prompt of the task] [token embedding + whole-word embedding] ...`; everything else is T5,
+reused rather than rewritten. A state dict of the reference implementation loads by name.
 """
 
 import torch
@@ -19,6 +19,10 @@ from .configuration_rdrec import AUTO_MAP, RDRecConfig
 from .generation_rdrec import RDRecGenerationMixin
 
 
+class SoftPromptEmbedding(nn.Embedding):
+    """Soft prompts; a class of its own so that `_init_weights` knows it (paper: uniform in ±0.1)."""
+
+
 class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGeneration):
     """T5 for the five task ids of RDRec.
 
@@ -30,16 +34,16 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
 
     def __init__(self, config: RDRecConfig):
         super().__init__(config)
-        self.prompt_embeddings = nn.Embedding(config.num_tasks * config.prompt_length, config.d_model)
+        self.prompt_embeddings = SoftPromptEmbedding(config.num_tasks * config.prompt_length, config.d_model)
         self.whole_word_embeddings = nn.Embedding(config.max_whole_words, config.d_model)
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module):
+        # Whole words fall under the library's rule for embeddings, for T5 a normal distribution of unit variance.
         super()._init_weights(module)
-        if isinstance(module, RDRecForConditionalGeneration):
-            init.uniform_(module.prompt_embeddings.weight, -0.1, 0.1)
-            init.normal_(module.whole_word_embeddings.weight, mean=0.0, std=self.config.initializer_factor)
+        if isinstance(module, SoftPromptEmbedding):
+            init.uniform_(module.weight, -0.1, 0.1)
 
     def save_pretrained(self, *args, **kwargs):
         """As in transformers; the saved `auto_map` always points to the code that is saved beside the weights."""

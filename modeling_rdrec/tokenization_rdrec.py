@@ -150,8 +150,8 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         else:
             nearest = np.searchsorted(words[:, 1], tokens[:, 0], side="right")
             reached = np.minimum(nearest, len(words) - 1)
-            # A piece that runs past the id, such as "2," in T5's vocabulary, belongs to no whole word (as in the paper's
-            # code, which asks for pieces made of digits alone).
+            # A piece that runs past the id, such as "2," in T5's vocabulary, is part of no whole word (so in the
+            # paper's code, which asks for pieces made of digits alone).
             inside = (nearest < len(words)) & (words[reached, 0] < tokens[:, 1]) & ~empty
             inside &= tokens[:, 1] <= words[reached, 1]
             # The first whole word that survived truncation is number 1, also where the left side was cut off.

@@ -89,15 +89,13 @@ def prepare_output_dir(output_dir: Path, resume: str | None, overwrite: bool) ->
         checkpoint = output_dir / LAST if resume == "last" else Path(resume)
         recover(checkpoint)
         if not (checkpoint / STATE_FILE).is_file():
-            raise ValueError(
-                f"{checkpoint}: no checkpoint to resume from; leave out --resume_from_checkpoint to start"
-            )
+            raise ValueError(f"{checkpoint}: no checkpoint to resume from; leave out --resume_from_checkpoint to start")
         return checkpoint
     if holds_run(output_dir):
         if not overwrite:
             raise ValueError(
-                f"{output_dir} holds a run: --resume_from_checkpoint last goes on with it, --overwrite_output_dir starts "
-                "anew, --output_dir names another folder"
+                f"{output_dir} holds a run: --resume_from_checkpoint last goes on with it, --overwrite_output_dir "
+                "starts anew, --output_dir names another folder"
             )
         for name in (LAST, BEST, "logs"):
             shutil.rmtree(output_dir / name, ignore_errors=True)

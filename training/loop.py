@@ -1,4 +1,4 @@
-"""The training loop, on accelerate: steps, validation, early stopping, checkpoints, exact resume, the record of the run.
+"""The training loop, on accelerate: steps, validation, early stopping, checkpoints, exact resume, the run's record.
 
 record = train(recipe)      # under `accelerate launch`, in every process
 """
@@ -25,11 +25,11 @@ from dataset_builder.tasks import FAMILIES, Collator, Row, TaskData, TaskMixture
 
 from . import checkpoints
 from .recipe import FREE_ON_RESUME, Recipe
-from .setup import load_tables_of, make_model, package_versions, use_all_cores
+from .setup import load_tables_of, make_model, package_versions, parameter_groups, use_all_cores
 
 
 class Steps(Dataset):
-    """Step number to the tensors of this process: a list with one entry per accumulation turn, each a dict of groups."""
+    """Step number to the tensors of this process: one entry per accumulation turn, each with its groups."""
 
     def __init__(self, mixture: TaskMixture, collator: Collator, accumulation: int, rank: int, world: int):
         self.mixture, self.collator = mixture, collator
@@ -129,9 +129,7 @@ def train(recipe: Recipe) -> dict | None:
     total_steps = recipe.max_train_steps or max(1, round(recipe.num_train_epochs * mixture.steps_per_epoch))
 
     fused = accelerator.device.type in ("cpu", "cuda")
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused
-    )
+    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), weight_decay=recipe.weight_decay, fused=fused)
     scheduler = get_scheduler(recipe.lr_scheduler_type, optimizer, recipe.num_warmup_steps, total_steps)
     model, optimizer = accelerator.prepare(model, optimizer)
     progress = Progress()
@@ -158,9 +156,7 @@ def train(recipe: Recipe) -> dict | None:
         flat = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in recipe.as_dict().items()}
         accelerator.init_trackers("rdrec", config=flat)
 
-    run = _Run(
-        recipe, accelerator, model, optimizer, scheduler, tokenizer, collator, held_out, progress, data, mixture
-    )
+    run = _Run(recipe, accelerator, model, optimizer, scheduler, tokenizer, collator, held_out, progress, data, mixture)
     stop = StopRequest()
     try:
         finished = run.go(loader, total_steps, stop)
@@ -242,11 +238,7 @@ class _Run:
                 patience_left = not self._out_of_patience()
                 before = time.perf_counter()
             progress.seconds = spent + time.perf_counter() - began
-            if (
-                progress.step % per_epoch == 0
-                or last
-                or (recipe.save_steps and progress.step % recipe.save_steps == 0)
-            ):
+            if progress.step % per_epoch == 0 or last or (recipe.save_steps and progress.step % recipe.save_steps == 0):
                 self._save_last()
                 before = time.perf_counter()
         bar.close()

@@ -25,6 +25,9 @@ class Recipe:
         None, "Without model_name_or_path: configuration to start from, a mapping (as a flag: JSON), e.g. d_model."
     )
     vocab_size: int = setting(2000, "Without model_name_or_path: pieces of the vocabulary trained on the dataset.")
+    ids_as_tokens: bool = setting(
+        False, "Without model_name_or_path: a piece of the vocabulary for each user and item (small catalogs)."
+    )
     max_whole_words: int = setting(512, "Rows of the whole-word table.")
     reference_padding: bool = setting(
         False, "Mixed padded batches, padding counted in the loss and attended to, as in the paper's code."

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 import torch
 from accelerate import Accelerator
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer
 
 from dataset_builder.tables import Tables, load_tables
@@ -19,6 +20,7 @@ from .recipe import Recipe
 
 
 SAMPLE_DIR = "data/sample"
+NEW_EMBEDDING_STD, NEW_WHOLE_WORD_STD = 0.2, 0.1
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "huggingface_hub", "numpy", "pyarrow")
 
 
@@ -27,7 +29,7 @@ def load_tables_of(dataset: str, revision: str | None = None) -> Tables:
     if dataset == "sample":
         from dataset_builder.sample import build_sample
 
-        dataset = str(build_sample(SAMPLE_DIR))
+        dataset = str(build_sample(SAMPLE_DIR, overwrite=True))
     return load_tables(dataset, revision)
 
 
@@ -105,8 +107,8 @@ def load_pretrained(
         )
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
-            f"{name}: its tokenizer has {len(tokenizer)} pieces, its model {model.config.vocab_size} embeddings: they do "
-            "not belong together, get both anew"
+            f"{name}: its tokenizer has {len(tokenizer)} pieces, its model {model.config.vocab_size} embeddings: they "
+            "do not belong together, get both anew"
         )
     return model, tokenizer
 
@@ -121,11 +123,35 @@ def _new_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
     for key in settings:
         if key not in known:
             raise ValueError(f"model_config: unknown key {key!r}: the keys are those of RDRecConfig")
-    tokenizer = train_tokenizer(training_texts(data), recipe.vocab_size, recipe.max_whole_words)
-    config = RDRecConfig(
-        **{"vocab_size": len(tokenizer), "max_whole_words": recipe.max_whole_words, **settings},
-    )
-    return RDRecForConditionalGeneration(config), tokenizer
+    catalog = {f"num_{kind}s": len(raw_ids) for kind, raw_ids in data.raw_ids.items()} if recipe.ids_as_tokens else {}
+    tokenizer = train_tokenizer(training_texts(data), recipe.vocab_size, recipe.max_whole_words, **catalog)
+    defaults = {"vocab_size": len(tokenizer), "max_whole_words": recipe.max_whole_words}
+    try:
+        # T5 1.1's convention (states are not scaled down before the head) goes with the small embeddings below.
+        config = RDRecConfig(**{**defaults, **settings}, tie_word_embeddings=False)
+    except StrictDataclassError as error:
+        raise ValueError(f"model_config: {error.__cause__ or error}") from error
+    model = RDRecForConditionalGeneration(config)
+    # T5's unit variance is made for Adafactor's relative steps: under AdamW a new model stays for thousands of steps
+    # where all items are equally likely.
+    torch.nn.init.normal_(model.shared.weight, std=NEW_EMBEDDING_STD)
+    torch.nn.init.normal_(model.whole_word_embeddings.weight, std=NEW_WHOLE_WORD_STD)
+    return model, tokenizer
+
+
+def parameter_groups(model: RDRecForConditionalGeneration, recipe: Recipe) -> list[dict]:
+    """Parameters for the optimizer: one group, or for a new model two.
+
+    T5 divides no attention score by sqrt(d_kv); its initial query weights are that much smaller instead. AdamW's steps
+    know nothing of it, so the queries of a new model, moved at the common rate, saturate the attention at once.
+    """
+    if recipe.model_name_or_path is not None:
+        return [{"params": list(model.parameters()), "lr": recipe.learning_rate}]
+    named = list(model.named_parameters())
+    queries = [parameter for name, parameter in named if name.endswith(".q.weight")]
+    others = [parameter for name, parameter in named if not name.endswith(".q.weight")]
+    scale = model.config.d_kv**-0.5
+    return [{"params": others, "lr": recipe.learning_rate}, {"params": queries, "lr": recipe.learning_rate * scale}]
 
 
 def training_texts(data: TaskData):
@@ -144,7 +170,7 @@ def check_same_catalog(tokenizer: RDRecTokenizer, data: TaskData, model: str, da
     """Raise ValueError when a checkpoint was trained on another catalog than the dataset's."""
     if tokenizer.catalog is not None and tokenizer.catalog != data.raw_ids:
         raise ValueError(
-            f"{model}: trained on a catalog of {tokenizer.num_ids('user')} users and {tokenizer.num_ids('item')} items, "
-            f"{dataset} has {len(data.raw_ids['user'])} and {data.num_items} or others: evaluate on the dataset it was "
-            "trained on"
+            f"{model}: trained on a catalog of {tokenizer.num_ids('user')} users and {tokenizer.num_ids('item')} "
+            f"items, {dataset} has {len(data.raw_ids['user'])} and {data.num_items} or others: give the "
+            "dataset it was trained on"
         )

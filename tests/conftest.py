@@ -1,0 +1,71 @@
+"""Fixtures: the shared data, the embedded sample, and a tiny checkpoint, each made once a run."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+# No test reaches a hub; without this a path that is not there would be looked up on one.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import torch  # noqa: E402
+
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY_MODEL = '{"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}'
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder `shared` beside the checkout (data and parity figures that are not committed)."""
+    path = ROOT.parent / "shared"
+    if not path.is_dir():
+        pytest.skip("no ../shared beside this checkout: its data and parity figures are not part of the repository")
+    return path
+
+
+@pytest.fixture(scope="session")
+def sample_dir(tmp_path_factory) -> Path:
+    """The embedded sample as a dataset folder."""
+    from dataset_builder.sample import build_sample
+
+    return build_sample(tmp_path_factory.mktemp("sample") / "sample")
+
+
+@pytest.fixture(scope="session")
+def sample_data(sample_dir):
+    from dataset_builder.tables import load_tables
+    from dataset_builder.tasks import TaskData
+
+    return TaskData(load_tables(sample_dir))
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory, sample_data) -> Path:
+    """An untrained checkpoint of the sample's catalog."""
+    from training.recipe import Recipe
+    from training.setup import make_model
+
+    torch.manual_seed(0)
+    model, tokenizer = make_model(Recipe(model_config=TINY_MODEL), sample_data)
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_checkpoint):
+    from modeling_rdrec import RDRecTokenizer
+
+    return RDRecTokenizer.from_pretrained(tiny_checkpoint)
+
+
+@pytest.fixture
+def model(tiny_checkpoint):
+    """A fresh copy of the tiny model, in evaluation mode."""
+    from modeling_rdrec import RDRecForConditionalGeneration
+
+    return RDRecForConditionalGeneration.from_pretrained(tiny_checkpoint).eval()

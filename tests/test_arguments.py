@@ -1,0 +1,91 @@
+"""Flags and recipe files: what wins, and how mistakes are named."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+from arguments import parse_arguments, run, write_yaml
+from training.recipe import Recipe
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Settings:
+    rate: float = field(default=1e-3, metadata={"help": "a rate"})
+    steps: int | None = None
+    shares: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    fast: bool = False
+    model: str | None = None
+
+
+def parse(*argv):
+    return parse_arguments(Settings, "Test.", argv)
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("rate: 5e-4\nsteps: 7\nshares: [1, 2.5]\nfast: true\nmodel: {d_model: 8}\n")
+    return str(path)
+
+
+def test_defaults_file_and_flags_in_rising_order(recipe_file):
+    assert parse() == Settings()
+    assert parse("--config", recipe_file) == Settings(5e-4, 7, [1.0, 2.5], True, '{"d_model": 8}')
+    flags = ["--steps", "9", "--shares", "3", "--fast", "false"]
+    for argv in ([f"--config={recipe_file}", *flags], [*flags, "--config", recipe_file]):
+        assert parse(*argv) == Settings(5e-4, 9, [3.0], False, '{"d_model": 8}')
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("rte: 1", r"r.yaml: unknown key 'rte': did you mean 'rate'\?"),
+        ("zzz: 1", "unknown key 'zzz': --help lists the keys"),
+        ("rate: fast", "argument --rate: invalid float value: 'fast'"),
+        ("steps: [1, 2]", "unrecognized arguments: 2"),
+        ("- rate", "`key: value` a line"),
+        ("rate: {", "not readable as YAML"),
+    ],
+)
+def test_mistakes_in_a_file_are_named(tmp_path, content, message):
+    path = tmp_path / "r.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        parse("--config", str(path))
+
+
+def test_mistakes_in_flags_are_named():
+    with pytest.raises(ValueError, match="unrecognized arguments: --rat"):
+        parse("--rat", "1")
+    with pytest.raises(ValueError, match="nowhere.yaml: no such file"):
+        parse("--config", "nowhere.yaml")
+
+
+def test_run_prints_one_line_and_leaves_with_a_code(capsys):
+    def fails():
+        raise ValueError("first\n  second")
+
+    with pytest.raises(SystemExit) as left:
+        run(fails)
+    assert left.value.code == 2 and capsys.readouterr().err == "error: first second\n"
+    with pytest.raises(SystemExit) as left:
+        run(lambda: 0)
+    assert left.value.code == 0
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_readable(path):
+    recipe = parse_arguments(Recipe, "Test.", ["--config", str(path)])
+    assert recipe.reference_padding == ("published" in path.stem)
+
+
+def test_a_written_recipe_reads_back(tmp_path):
+    recipe = Recipe(model_config='{"d_model": 8}', task_ratio=[1.0, 0.0, 0.0, 2.0], max_train_steps=3)
+    write_yaml(recipe.as_dict(), tmp_path / "r.yaml")
+    assert yaml.safe_load((tmp_path / "r.yaml").read_text())["max_train_steps"] == 3
+    assert parse_arguments(Recipe, "Test.", ["--config", str(tmp_path / "r.yaml")]) == recipe

@@ -1,0 +1,148 @@
+"""eval.py on the tiny checkpoint: answers, files, several processes, protocols, and how mistakes are named."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+import eval as eval_script
+from evaluation import model_ranking
+from evaluation.runner import Evaluation
+
+from .conftest import ROOT
+
+
+@pytest.fixture
+def arguments(tiny_checkpoint, sample_dir, tmp_path):
+    def make(**changes):
+        settings = {
+            "model": str(tiny_checkpoint),
+            "dataset": str(sample_dir),
+            "output_dir": str(tmp_path / "out"),
+            "max_samples": 20,
+            "batch_size": 8,
+        }
+        return eval_script.Arguments(**{**settings, **changes})
+
+    return make
+
+
+def answers(folder, task, split="test"):
+    return pq.read_table(folder / f"eval_{split}_{task}.parquet")
+
+
+def test_an_evaluation_leaves_results_answers_and_a_table(arguments, tmp_path, sample_data):
+    table = Evaluation(arguments()).run()
+    for word in ("planted ceiling", "transitions", "popularity", "random", "model", "hr@10", "rouge-l-f"):
+        assert word in table
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert results["protocol"] == "clean" and results["split"] == "test"
+    assert set(results["results"]) == {"sequential", "topn", "explanation"}
+    assert results["queries"] == {"sequential": 20, "topn": 20, "explanation": 20}
+    assert len(results["model_sha256"]) == 64
+    for task in ("sequential", "topn"):
+        rows = answers(tmp_path / "out", task).to_pylist()
+        for row in rows:
+            assert row["target"] == sample_data.sequences[row["user"] - 1][-1]
+            found = row["items"].index(row["target"]) + 1 if row["target"] in row["items"] else None
+            assert row["rank"] == found and len(row["items"]) <= model_ranking.RETURNED[task]
+            assert row["scores"] == sorted(row["scores"], reverse=True)
+        hits = sum(row["rank"] is not None and row["rank"] <= 10 for row in rows) / len(rows)
+        assert results["results"][task]["hr@10"] == pytest.approx(hits)
+    texts = answers(tmp_path / "out", "explanation").to_pylist()
+    assert [row["reference"] for row in texts] == sample_data.texts["test"].explanation[:20]
+
+
+def test_sequential_answers_leave_out_the_history_and_topn_answers_are_candidates(arguments, tmp_path, sample_data):
+    Evaluation(arguments(tasks=["sequential", "topn"], split="validation")).run()
+    for row in answers(tmp_path / "out", "sequential", "validation").to_pylist():
+        assert row["target"] == sample_data.sequences[row["user"] - 1][-2]
+        assert not set(row["items"]) & set(sample_data.sequences[row["user"] - 1][:-2].tolist())
+    for row in answers(tmp_path / "out", "topn", "validation").to_pylist():
+        negatives = sample_data.candidates["validation"][1][row["user"] - 1].tolist()
+        assert set(row["items"]) <= {*negatives, row["target"]}
+
+
+def test_batch_size_changes_no_answer(arguments, tmp_path):
+    Evaluation(arguments(output_dir=str(tmp_path / "a"))).run()
+    Evaluation(arguments(output_dir=str(tmp_path / "b"), batch_size=3)).run()
+    for task in ("sequential", "topn", "explanation"):
+        a, b = (answers(tmp_path / name, task) for name in "ab")
+        assert a.drop_columns(["scores"] * ("scores" in a.column_names)) == b.drop_columns(
+            ["scores"] * ("scores" in b.column_names)
+        )
+
+
+def test_two_processes_give_the_answers_of_one(arguments, tmp_path, sample_dir, tiny_checkpoint):
+    Evaluation(arguments(output_dir=str(tmp_path / "one"))).run()
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    flags = ["--model", tiny_checkpoint, "--dataset", sample_dir, "--output_dir", tmp_path / "two"]
+    done = subprocess.run(
+        [*launch, "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", "eval.py"]
+        + [*map(str, flags), "--max_samples", "20", "--batch_size", "8"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for task in ("sequential", "topn", "explanation"):
+        one, two = (answers(tmp_path / name, task) for name in ("one", "two"))
+        kept = [name for name in one.column_names if name != "scores"]
+        assert one.select(kept) == two.select(kept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": ["seq"]}, "--tasks seq: unknown"),
+        ({"split": "train"}, "--split train: take validation or test"),
+        ({"protocol": "dirty"}, "--protocol dirty: take clean or published"),
+        ({"protocol": "published"}, "was built under clean; build it again with --protocol published"),
+    ],
+)
+def test_mistakes_are_named(arguments, changes, message):
+    with pytest.raises(ValueError, match=message):
+        Evaluation(arguments(**changes)).run()
+
+
+def test_a_checkpoint_of_another_catalog_is_refused(arguments, tiny_checkpoint, tmp_path):
+    other = shutil.copytree(tiny_checkpoint, tmp_path / "other")
+    catalog = json.loads((other / "catalog.json").read_text())
+    catalog["item"] = catalog["item"][:-1]
+    (other / "catalog.json").write_text(json.dumps(catalog))
+    with pytest.raises(ValueError, match="trained on a catalog of 400 users and 239 items"):
+        Evaluation(arguments(model=str(other))).run()
+
+
+def test_published_beams_may_run_to_fifty_tokens(model, tokenizer, sample_data, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        type(model), "recommend", lambda self, *rest, max_new_tokens=None, **more: asked.append(max_new_tokens) or []
+    )
+    for protocol in ("clean", "published"):
+        model_ranking.answer_items(model, tokenizer, sample_data, "sequential", "test", [0], protocol, progress=False)
+    assert asked == [None, 50]
+
+
+def test_the_script_prints_one_line_for_a_mistake(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "eval.py", "--model", "x", "--dataset", str(tmp_path / "nowhere")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "no such folder" in done.stderr
