@@ -28,7 +28,7 @@ def recipe(sample_dir, tmp_path):
             "dataset": str(sample_dir),
             "output_dir": str(tmp_path / "run"),
             "model_config": TINY_MODEL,
-            "train_batch_size": 8,
+            "train_batch_size": 12,
             "max_train_steps": 6,
             "max_eval_samples": 8,
             "logging_steps": 2,
@@ -169,7 +169,7 @@ def test_sequences_alone_train(recipe, tmp_path, sample_dir):
     bare.info["fingerprint"] = fingerprint(bare)
     write_dataset(bare, tmp_path / "bare")
     record = train(recipe(dataset=str(tmp_path / "bare")))
-    assert record["draws_per_step"] == {"explanation": 0, "sequential": 4, "rationale": 0, "topn": 4}
+    assert record["draws_per_step"] == {"explanation": 0, "sequential": 6, "rationale": 0, "topn": 6}
     assert set(record["validation"][0]) == {"step", "epoch", "loss", "sequential", "topn"}
 
 
@@ -197,7 +197,7 @@ def test_a_folder_with_a_run_is_never_lost(recipe, tmp_path):
         ({"model_config": "d_model"}, "give a mapping"),
         ({"model_config": '{"num_tasks": 0}'}, "num_tasks=0 is too small"),
         ({"vocab_size": 50}, "vocab_size 50: too small"),
-        ({"gradient_accumulation_steps": 9}, "too small to share"),
+        ({"gradient_accumulation_steps": 4}, "too small to share"),
         ({"dataset": "nowhere/at-all"}, "nowhere/at-all: no such folder"),
         ({"task_ratio": [1.0, 1.0]}, "four numbers"),
     ],
