@@ -70,7 +70,7 @@ class Evaluation:
         if not accelerator.is_main_process:
             return None
         points = reference_points(data, tables, arguments.split, arguments.seed)
-        self._write(data, protocol, results, answers, points, minutes)
+        self._write(data, protocol, results, answers, points, minutes, accelerator.num_processes)
         return format_table(results, points)
 
     def _answer(self, accelerator, model, tokenizer, data, task, rows, protocol) -> pa.Table:
@@ -89,7 +89,7 @@ class Evaluation:
         ordered = sorted((pair for part in gathered for pair in part), key=lambda pair: pair[0])
         return pa.Table.from_pylist([row for _, row in ordered], schema=table.schema)
 
-    def _write(self, data, protocol, results, answers, points, minutes) -> None:
+    def _write(self, data, protocol, results, answers, points, minutes, processes) -> None:
         arguments = self.arguments
         local = Path(arguments.model)
         output_dir = Path(arguments.output_dir or (local if local.is_dir() else "eval_results"))
@@ -114,6 +114,7 @@ class Evaluation:
             "results": results,
             "reference_points": points,
             "minutes": minutes,
+            "processes": processes,
             "cores": os.cpu_count(),
             "versions": package_versions(),
         }

@@ -1,6 +1,7 @@
 """Fixtures: the shared data, the embedded sample, and a tiny checkpoint, each made once a run."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import torch  # noqa: E402
 
 
 ROOT = Path(__file__).resolve().parents[1]
+# Two processes on the CPU; `accelerate launch` itself would ask for MPI.
+TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 TINY_MODEL = '{"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}'
 
 

@@ -13,7 +13,7 @@ import eval as eval_script
 from evaluation import model_ranking
 from evaluation.runner import Evaluation
 
-from .conftest import ROOT
+from .conftest import ROOT, TWO_PROCESSES
 
 
 @pytest.fixture
@@ -79,26 +79,16 @@ def test_batch_size_changes_no_answer(arguments, tmp_path):
 
 def test_two_processes_give_the_answers_of_one(arguments, tmp_path, sample_dir, tiny_checkpoint):
     Evaluation(arguments(output_dir=str(tmp_path / "one"))).run()
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
     flags = ["--model", tiny_checkpoint, "--dataset", sample_dir, "--output_dir", tmp_path / "two"]
     done = subprocess.run(
-        [*launch, "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no", "eval.py"]
-        + [*map(str, flags), "--max_samples", "20", "--batch_size", "8"],
+        [*TWO_PROCESSES, "eval.py", *map(str, flags), "--max_samples", "20", "--batch_size", "8"],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "two" / "eval_results.json").read_text())["processes"] == 2
     for task in ("sequential", "topn", "explanation"):
         one, two = (answers(tmp_path / name, task) for name in ("one", "two"))
         kept = [name for name in one.column_names if name != "scores"]

@@ -16,7 +16,7 @@ from training.loop import train
 from training.recipe import Recipe
 from training.setup import load_pretrained
 
-from .conftest import ROOT, TINY_MODEL
+from .conftest import ROOT, TINY_MODEL, TWO_PROCESSES
 
 
 @pytest.fixture
@@ -134,22 +134,10 @@ def test_two_processes_train_the_same_model(recipe, tmp_path):
     settings = recipe(model_config=NO_DROPOUT, output_dir=str(tmp_path / "two")).as_dict()
     checkpoints.write_json(tmp_path / "r.yaml", settings)  # JSON is YAML
     train(recipe(model_config=NO_DROPOUT))
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    ports = ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launch, *ports, "train.py", "--config", str(tmp_path / "r.yaml")],
+        [*TWO_PROCESSES, "train.py", "--config", str(tmp_path / "r.yaml")],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,
     )

@@ -162,18 +162,18 @@ def train(recipe: Recipe) -> dict | None:
         finished = run.go(loader, total_steps, stop)
     finally:
         stop.restore()
-        accelerator.end_training()
     if not finished:
         accelerator.print(
             f"stopped at step {progress.step}; go on with the same command and --resume_from_checkpoint last"
         )
+        accelerator.end_training()
         return None
     record = run.record(total_steps)
     if accelerator.is_main_process:
         checkpoints.promote_best(output_dir)
         write_yaml(recipe.as_dict(), output_dir / checkpoints.RECIPE_FILE)
         checkpoints.write_json(output_dir / checkpoints.RECORD_FILE, record)
-    accelerator.wait_for_everyone()
+    accelerator.end_training()
     return record
 
 
@@ -199,7 +199,7 @@ class _Run:
         self.scheduler, self.tokenizer, self.collator, self.held_out = scheduler, tokenizer, collator, held_out
         self.progress, self.data, self.mixture = progress, data, mixture
         self.output_dir = Path(recipe.output_dir)
-        self.device_tokens = 0
+        self.tokens_done = 0
         self.data_seconds = self.step_seconds = 0.0
 
     def go(self, loader: DataLoader, total_steps: int, stop: StopRequest) -> bool:
@@ -212,13 +212,15 @@ class _Run:
             desc="train",
             disable=not accelerator.is_main_process,
             unit="step",
+            mininterval=1.0,
         )
         window, patience_left = _Window(), not self._out_of_patience()
         began = before = time.perf_counter()
         spent = progress.seconds
         batches = iter(loader)
         self.model.train()
-        while progress.step < total_steps and patience_left and stop.signal is None:
+        stopped = False
+        while progress.step < total_steps and patience_left and not stopped:
             turns = next(batches)
             fetched = time.perf_counter()
             self._step(turns, window)
@@ -237,15 +239,24 @@ class _Run:
                 self._validate(bar)
                 patience_left = not self._out_of_patience()
                 before = time.perf_counter()
+            stopped = self._agree_to_stop(stop)
             progress.seconds = spent + time.perf_counter() - began
             if progress.step % per_epoch == 0 or last or (recipe.save_steps and progress.step % recipe.save_steps == 0):
                 self._save_last()
                 before = time.perf_counter()
         bar.close()
-        if stop.signal is not None:
+        if stopped:
             self._save_last()
+        return not stopped
+
+    def _agree_to_stop(self, stop: StopRequest) -> bool:
+        """Whether to end because of a signal; several processes ask one another only when they log, to stay in step."""
+        if self.accelerator.num_processes == 1:
+            return stop.signal is not None
+        if self.progress.step % self.recipe.logging_steps:
             return False
-        return True
+        wishes = torch.tensor(int(stop.signal is not None), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(wishes))
 
     def _step(self, turns: list[dict], window: "_Window") -> None:
         """One optimizer step: the groups' losses add up to the mean over the step's target tokens."""
@@ -268,13 +279,15 @@ class _Run:
 
     def _log(self, window: "_Window", bar: tqdm) -> None:
         seconds = time.perf_counter() - window.began
-        self.device_tokens += window.tokens
+        # Every process computes an equal share of a step.
+        tokens = window.tokens * self.accelerator.num_processes
+        self.tokens_done += tokens
         losses = {family: float(total) / window.targets[family] for family, total in window.losses.items()}
         share = self.data_seconds / max(self.step_seconds, 1e-9)
         shown = {family: f"{loss:.3f}" for family, loss in losses.items()}
-        bar.set_postfix({**shown, "tok/s": f"{window.tokens / seconds:,.0f}", "data": f"{share:.1%}"}, refresh=False)
+        bar.set_postfix({**shown, "tok/s": f"{tokens / seconds:,.0f}", "data": f"{share:.1%}"}, refresh=False)
         values = {f"train/loss_{family}": loss for family, loss in losses.items()}
-        values |= {"train/tokens_per_second": window.tokens / seconds, "train/data_share": share}
+        values |= {"train/tokens_per_second": tokens / seconds, "train/data_share": share}
         self.accelerator.log(values | {"train/learning_rate": self.scheduler.get_last_lr()[0]}, self.progress.step)
 
     def _validate(self, bar: tqdm) -> None:
@@ -294,7 +307,8 @@ class _Run:
         else:
             progress.bad_validations += 1
         parts = ", ".join(f"{family} {value:.4f}" for family, value in losses.items())
-        bar.write(f"epoch {epoch:.2f}: validation loss {loss:.4f}{' *' if better else ''} ({parts})")
+        say = bar.write if self.accelerator.is_main_process else (lambda line: None)
+        say(f"epoch {epoch:.2f}: validation loss {loss:.4f}{' *' if better else ''} ({parts})")
         self.accelerator.log(
             {"eval/loss": loss, **{f"eval/loss_{family}": v for family, v in losses.items()}}, progress.step
         )
@@ -364,7 +378,7 @@ class _Run:
             "best_validation_loss": progress.best_loss,
             "validation": progress.history,
             "minutes": round(progress.seconds / 60, 3),
-            "tokens_per_second": round(self.device_tokens / max(self.step_seconds, 1e-9), 1),
+            "tokens_per_second": round(self.tokens_done / max(self.step_seconds, 1e-9), 1),
             "share_of_step_time_spent_on_data": round(self.data_seconds / max(self.step_seconds, 1e-9), 4),
             "processes": self.accelerator.num_processes,
             "device": str(self.accelerator.device.type),
