@@ -41,7 +41,7 @@ from .tables import FORMAT, INFO_FILE, Tables, fingerprint, load_tables, write_d
 PLANTED_FILE = Path(__file__).with_name("sample_rationales") / "planted.parquet"
 TEACHER, PROMPT = "planted-truth", "planted"
 # Raised when the generator's output changes, so that folders built by an older one are not taken for this one's.
-GENERATOR = 1
+GENERATOR = 2
 CUTS = (1, 5, 10)
 
 ITEM_STREAM, USER_STREAM, PURCHASE_STREAM, TIME_STREAM, REVIEW_STREAM = range(5)
@@ -179,15 +179,19 @@ HOBBY_TALK = (
     "Anyone into {hobby} will find a use for it.",
 )
 IDLE = (
-    "The parcel arrived two days late.",
-    "My neighbor asked where I bought mine.",
-    "I ordered this during my lunch break.",
-    "The box had a dent in one corner.",
-    "My sister got one for her birthday as well.",
-    "Customer service answered my email quickly.",
-    "It rained all week so I had time to write this.",
-    "I will update this review in a few months.",
+    "The parcel came on a {day}, two days late.",
+    "My {relative} asked me on {day} where I bought mine.",
+    "I ordered this in the {place} on a {day}.",
+    "The box had a dent when I found it in the {place}.",
+    "My {relative} got one for her birthday last {day}.",
+    "Customer service answered the email of my {relative} by {day}.",
+    "It rained on {day} so I write this in the {place}.",
+    "I will update this when my {relative} is back from the {place}.",
 )
+# Fillings of idle remarks: with them no remark is common enough to be the likeliest thing to say.
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+RELATIVES = ("sister", "cousin", "neighbor", "aunt", "colleague", "daughter", "roommate", "coach")
+PLACES = ("garage", "office", "kitchen", "train", "cabin", "library", "hallway", "shed")
 SHORT = ("Good.", "Nice!", "Ok.", "Love it", "As expected.", "Not bad", "Great product!!", "Fine.", "Works.", "meh")
 SUMMARIES = {
     1: ("Disappointed", "Not for me"),
@@ -463,7 +467,7 @@ def _write_review(
     if kind < 0.10:
         return choose.pick(SHORT), rating, (None, None)
     if kind < 0.14:
-        return _blemish(choose, " ".join(choose.pick(IDLE) for _ in range(2))), rating, (None, None)
+        return _blemish(choose, " ".join(_idle_remark(choose) for _ in range(2))), rating, (None, None)
 
     def sentence(templates: tuple[str, ...]) -> str:
         return templates[voice] if choose.chance(0.7) else choose.pick(templates)
@@ -501,7 +505,7 @@ def _write_review(
     if told_hobby:
         sentences.insert(choose.below(2), sentence(HOBBY_TALK).format(**slots))
     if choose.chance(0.3):
-        sentences.insert(choose.below(len(sentences) + 1), choose.pick(IDLE))
+        sentences.insert(choose.below(len(sentences) + 1), _idle_remark(choose))
     rationale = (
         _preference(choose, slots["hobby"] if told_hobby else None, liked, disliked),
         _attributes(
@@ -512,6 +516,10 @@ def _write_review(
         ),
     )
     return _blemish(choose, " ".join(sentences)), rating, rationale
+
+
+def _idle_remark(choose: Choices) -> str:
+    return choose.pick(IDLE).format(day=choose.pick(DAYS), relative=choose.pick(RELATIVES), place=choose.pick(PLACES))
 
 
 def _preference(choose: Choices, hobby: str | None, liked: list[str], disliked: list[str]) -> str | None:
