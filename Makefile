@@ -16,7 +16,7 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/accelerate launch train.py --overwrite_output_dir
+	$(BIN)/accelerate launch --quiet train.py --overwrite_output_dir
 	$(BIN)/python eval.py --model runs/sample --dataset sample
 	$(BIN)/python -I examples/recommend.py runs/sample data/sample
 

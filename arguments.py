@@ -53,13 +53,13 @@ def parse_arguments(kind: type[T], description: str, argv: Sequence[str] | None 
             path = argv[place + 1] if place + 1 < len(argv) else None
         elif word.startswith("--config="):
             path = word.split("=", 1)[1]
-    from_file = [] if path is None else _flags_of_file(Path(path), [field.name for field in dataclasses.fields(kind)])
+    from_file = [] if path is None else _flags_of_file(Path(path), {f.name: f for f in dataclasses.fields(kind)})
     values = vars(parser.parse_args(from_file + argv))
     values.pop("config")
     return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
 
 
-def _flags_of_file(path: Path, known: list[str]) -> list[str]:
+def _flags_of_file(path: Path, known: dict[str, dataclasses.Field]) -> list[str]:
     if not path.is_file():
         raise ValueError(f"--config {path}: no such file")
     try:
@@ -74,6 +74,12 @@ def _flags_of_file(path: Path, known: list[str]) -> list[str]:
             near = difflib.get_close_matches(str(key), known, n=1)
             mend = f"did you mean {near[0]!r}?" if near else "--help lists the keys"
             raise ValueError(f"{path}: unknown key {key!r}: {mend}")
+        if isinstance(value, bool) and known[key].type is not bool:
+            raise ValueError(
+                f'{path}: {key}: YAML reads this as {value}, put it in quotes: "{"yes" if value else "no"}"'
+            )
+        if value is None and known[key].default is not None:
+            raise ValueError(f"{path}: {key}: has no value, give one or leave the line out")
         if value is None:
             continue
         if isinstance(value, list):
@@ -85,7 +91,9 @@ def _flags_of_file(path: Path, known: list[str]) -> list[str]:
 
 def write_yaml(values: dict, path: Path) -> None:
     """Write settings as a file that `--config` reads."""
-    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    work = path.with_name(f".{path.name}.writing")
+    work.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    work.replace(path)
 
 
 def run(main: Callable[[], int | None]) -> None:

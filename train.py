@@ -25,7 +25,7 @@ from training.recipe import Recipe  # noqa: E402
 def main() -> int:
     argv = sys.argv[1:]
     names = {word.split("=")[0] for word in argv}
-    if not names & {"--config", "--dataset", "--help", "-h"}:
+    if not names & {"--config", "--dataset", "--model_name_or_path", "--model_config", "--help", "-h"}:
         argv = ["--config", str(Path(__file__).parent / "recipes" / "sample.yaml"), *argv]
     recipe = parse_arguments(Recipe, __doc__, argv)
     record = train(recipe)

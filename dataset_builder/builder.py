@@ -109,6 +109,11 @@ class RDRecRationales(datasets.GeneratorBasedBuilder):
     def _build(self, dl_manager: datasets.DownloadManager) -> Tables:
         config = self.config
         if config.reference:
+            given = [name for name in ("reviews", "rationales", "item_text") if getattr(config, name)]
+            if given and config.name == "custom":
+                raise DatasetError(
+                    f"reference and {given[0]} are both given; the reference folder brings its own files"
+                )
             return build_tables_from_reference(
                 config.reference,
                 domain=config.name,

@@ -20,7 +20,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -59,6 +59,8 @@ class Review(NamedTuple):
     rating: float | None
     summary: str
 
+
+MOST_LINES = 1000  # of one CSV row; a longer row that does not fit the header is a quote left open
 
 ReviewSource = str | Path | Callable[[], Iterator[Mapping[str, Any]]]
 
@@ -109,7 +111,7 @@ def _json_rows(stream: TextIO) -> Iterator[Mapping[str, Any] | str]:
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             yield "malformed_row"
             continue
         yield row if isinstance(row, dict) else "malformed_row"
@@ -121,9 +123,12 @@ def _csv_rows(stream: TextIO, where: str | Path) -> Iterator[Mapping[str, Any] |
     header = [name.strip() for name in next(reader, [])]
     if not header:
         raise DatasetError(f"{where}: empty file; give a reviews file")
-    _columns_of(header, str(where), REQUIRED)
+    for field in REQUIRED:
+        if not any(name in header for name in FIELDS[field]):
+            raise _no_column(str(where), field)
     width = len(header)
     while True:
+        began = reader.line_num + 1
         try:
             fields = next(reader)
         except StopIteration:
@@ -131,6 +136,8 @@ def _csv_rows(stream: TextIO, where: str | Path) -> Iterator[Mapping[str, Any] |
         except csv.Error:
             yield "malformed_row"
             continue
+        if len(fields) != width and reader.line_num - began >= MOST_LINES:
+            raise DatasetError(f"{where}: a quote opened in line {began} is not closed; close or double it")
         if not fields:
             yield "blank_row"
         elif len(fields) != width:
@@ -139,27 +146,21 @@ def _csv_rows(stream: TextIO, where: str | Path) -> Iterator[Mapping[str, Any] |
             yield dict(zip(header, fields, strict=True))
 
 
-def _columns_of(names: Sequence[str] | Mapping[str, Any], where: str, required: Sequence[str]) -> dict[str, str | None]:
-    columns = {field: next((n for n in accepted if n in names), None) for field, accepted in FIELDS.items()}
-    for field in required:
-        if columns[field] is None:
-            accepted = ", ".join(FIELDS[field])
-            raise DatasetError(f"{where}: no column for the {field}; rename the column to one of {accepted}")
-    return columns
+def _no_column(where: str, field: str) -> DatasetError:
+    accepted = ", ".join(FIELDS[field])
+    return DatasetError(f"{where}: no column for the {field}; rename the column to one of {accepted}")
 
 
 def _reviews_of_rows(rows: Iterator[Mapping[str, Any] | str], where: str, skipped: Counter[str]) -> Iterator[Review]:
-    columns: dict[str, str | None] | None = None
+    seen: set[str] = set()  # fields that some row had; a JSON object may leave out what others have
     count = good = 0
-    has_text = False
     for number, row in enumerate(rows):
         count += 1
         if isinstance(row, str):
             skipped[row] += 1
             continue
-        if columns is None:
-            # A JSON object may leave out an empty text (the 2018 release does), so text alone is judged at the end.
-            columns = _columns_of(row, where, ("user", "item", "time"))
+        columns = {field: next((n for n in names if n in row), None) for field, names in FIELDS.items()}
+        seen.update(field for field, name in columns.items() if name is not None)
         user = _text_of(row, columns["user"])
         item = _text_of(row, "parent_asin") or _text_of(row, "asin")
         if not user or not item:
@@ -169,21 +170,19 @@ def _reviews_of_rows(rows: Iterator[Mapping[str, Any] | str], where: str, skippe
         if timestamp is None:
             skipped["bad_time"] += 1
             continue
-        if columns["text"] is None:
-            columns["text"] = next((name for name in FIELDS["text"] if name in row), None)
         text, summary = _text_of(row, columns["text"]), _text_of(row, columns["summary"])
         if _REPLACED in text or _REPLACED in summary:
             skipped["undecodable_text"] += 1
         good += 1
-        has_text = has_text or columns["text"] is not None
         yield Review(number, user, item, timestamp, text, _number(row.get(columns["rating"])), summary)
     if not count:
         raise DatasetError(f"{where}: no rows; give a file of reviews")
+    for field in REQUIRED:
+        if field not in seen and seen:
+            raise _no_column(where, field)
     if not good:
         reason, times = Counter({r: n for r, n in skipped.items() if n}).most_common(1)[0]
         raise DatasetError(f"{where}: not one good row of {count} ({times} {reason}); check the format of the file")
-    if not has_text:
-        raise DatasetError(f"{where}: no row has a text; name its field one of {', '.join(FIELDS['text'])}")
 
 
 def _text_of(row: Mapping[str, Any], column: str | None) -> str:

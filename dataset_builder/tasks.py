@@ -27,8 +27,8 @@ from .wordings import WORDINGS
 FAMILIES = ("explanation", "sequential", "rationale", "topn")
 HALVES = ("user_preference", "item_attributes")
 
-# Streams of random numbers: (seed, stream, …) names one generator and one only.
-ORDER_STREAM, DRAW_STREAM, VALIDATION_STREAM = 11, 12, 13
+# Streams of random numbers; the builder's own are below 100, evaluation's from 200.
+ORDER_STREAM, DRAW_STREAM, VALIDATION_STREAM = 101, 102, 103
 
 
 class Row(NamedTuple):

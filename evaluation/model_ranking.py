@@ -1,7 +1,7 @@
 """The three evaluations of RDRec: sequential and top-N recommendation, and explanations.
 
     answers = answer_items(model, tokenizer, data, "sequential", split="test", rows=range(100))
-    scores = score_items(answers)
+    scores = score_items(answers, "sequential")
 
 Protocol of the paper (section 4.1): 20 beams; sequential ranks the whole catalog but for the user's history and returns
 15, top-N ranks a user's 100 candidates and returns 10; explanations are written with 7 beams, at least 10 tokens.
@@ -25,7 +25,7 @@ METRICS = Path(__file__).resolve().parents[1] / "metrics"
 CUTS = {"sequential": [5, 10], "topn": [1, 5, 10]}
 RETURNED = {"sequential": 15, "topn": 10}
 PUBLISHED_MAX_NEW_TOKENS = 50  # the paper's code lets a beam run that far; no id is so long
-CANDIDATE_STREAM = 21
+CANDIDATE_STREAM = 201
 
 ITEM_ANSWERS = pa.schema(
     [
@@ -67,7 +67,8 @@ def answer_items(
     rows : sequence of int
         Users to answer for, counted from 0.
     protocol : str
-        "published" lets beams run as far as the paper's code does; "clean" stops at the longest id.
+        "published" looks at the best 15 (top-N: 10) of 20 beams, which may run as far as in the paper's code; "clean"
+        looks at all 20, which end at the catalog's longest id.
     seed : int
         Seed of the order in which a prompt names its candidates; each user has an order of its own.
 
@@ -77,12 +78,13 @@ def answer_items(
         One row a user: user id, target item, rank from 1 (null: not among the returned), returned items and scores.
     """
     cut = HELD_OUT[split]
-    longest = PUBLISHED_MAX_NEW_TOKENS if protocol == "published" else None
+    settings = {"k": RETURNED[task]}
+    if protocol == "published":
+        settings |= {"num_return_sequences": RETURNED[task], "max_new_tokens": PUBLISHED_MAX_NEW_TOKENS}
     answers = []
     for chunk in _batches(rows, batch_size, task, progress):
         users = [row + 1 for row in chunk]
         targets = [int(data.sequences[row][-cut]) for row in chunk]
-        settings = {"k": RETURNED[task], "max_new_tokens": longest}
         if task == "sequential":
             histories = [data.sequences[row][:-cut].tolist() for row in chunk]
             ranked = model.recommend(tokenizer, user=users, history=histories, **settings)
@@ -110,7 +112,6 @@ def answer_texts(
     for chunk in _batches(rows, batch_size, "explanation", progress):
         users, items = [texts.user[row] for row in chunk], [texts.item[row] for row in chunk]
         sentences = model.explain(tokenizer, user=users, item=items)
-        # References are cut as training targets are: what lies beyond could not be written.
         answers += zip(users, items, sentences, [texts.explanation[row] for row in chunk])
     return pa.table([list(column) for column in zip(*answers)] or [[]] * len(TEXT_ANSWERS), schema=TEXT_ANSWERS)
 

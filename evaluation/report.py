@@ -7,8 +7,12 @@ from .baselines import METHODS, hit_and_ndcg, rank_candidates, rank_sequential
 from .model_ranking import CUTS
 
 
-def reference_points(data: TaskData, tables: Tables, split: str, seed: int = 0) -> dict[str, dict[str, dict]]:
+def reference_points(
+    data: TaskData, tables: Tables, split: str, seed: int = 0, max_samples: int | None = None
+) -> dict[str, dict[str, dict]]:
     """Scores of random, popularity and transitions, and of the planted truth where it is known, by task.
+
+    With `max_samples` the baselines' scores are those of the first users only, as the model's are.
 
     Returns
     -------
@@ -18,18 +22,19 @@ def reference_points(data: TaskData, tables: Tables, split: str, seed: int = 0) 
     users = list(range(1, len(data.sequences) + 1))
     positives, negatives = data.candidates[split]
     points: dict[str, dict[str, dict]] = {"sequential": {}, "topn": {}}
-    if data.info["source"].get("kind") == "sample":
+    # The ceiling is a figure of all users, so it does not stand beside a part of them.
+    if data.info["source"].get("kind") == "sample" and max_samples is None:
         from dataset_builder.sample import ceiling, world_from_info
 
         for task, scores in ceiling(world_from_info(data.info), tables, split).items():
             points[task]["planted ceiling"] = scores
     for method in reversed(METHODS):
         ranks = rank_sequential(data.sequences, split, method, data.num_items, seed)
-        points["sequential"][method] = hit_and_ndcg(ranks, CUTS["sequential"])
+        points["sequential"][method] = hit_and_ndcg(ranks[:max_samples], CUTS["sequential"])
         ranks = rank_candidates(
             data.sequences, users, positives, negatives, method, data.num_items, seed=seed, split=split
         )
-        points["topn"][method] = hit_and_ndcg(ranks, CUTS["topn"])
+        points["topn"][method] = hit_and_ndcg(ranks[:max_samples], CUTS["topn"])
     return points
 
 

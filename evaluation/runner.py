@@ -18,7 +18,7 @@ from . import model_ranking
 from .report import format_table, reference_points
 
 
-RESULTS_FILE = "eval_results.json"
+RESULTS_FILES = {"test": "eval_results.json", "validation": "eval_results_validation.json"}
 
 
 class Evaluation:
@@ -33,6 +33,9 @@ class Evaluation:
             raise ValueError(f"--split {arguments.split}: take validation or test")
         if arguments.protocol not in (None, "clean", "published"):
             raise ValueError(f"--protocol {arguments.protocol}: take clean or published")
+        for name in ("batch_size", "max_samples"):
+            if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+                raise ValueError(f"--{name} {getattr(arguments, name)}: give 1 or more")
 
     def run(self) -> str | None:
         """Evaluate and write the results; the printed table, in the main process only."""
@@ -69,8 +72,8 @@ class Evaluation:
                 answers[task] = table
         if not accelerator.is_main_process:
             return None
-        points = reference_points(data, tables, arguments.split, arguments.seed)
-        self._write(data, protocol, results, answers, points, minutes, accelerator.num_processes)
+        points = reference_points(data, tables, arguments.split, arguments.seed, arguments.max_samples)
+        self._write(data, protocol, results, answers, points, minutes, accelerator)
         return format_table(results, points)
 
     def _answer(self, accelerator, model, tokenizer, data, task, rows, protocol) -> pa.Table:
@@ -89,7 +92,7 @@ class Evaluation:
         ordered = sorted((pair for part in gathered for pair in part), key=lambda pair: pair[0])
         return pa.Table.from_pylist([row for _, row in ordered], schema=table.schema)
 
-    def _write(self, data, protocol, results, answers, points, minutes, processes) -> None:
+    def _write(self, data, protocol, results, answers, points, minutes, accelerator) -> None:
         arguments = self.arguments
         local = Path(arguments.model)
         output_dir = Path(arguments.output_dir or (local if local.is_dir() else "eval_results"))
@@ -110,12 +113,14 @@ class Evaluation:
             "split": arguments.split,
             "seed": arguments.seed,
             "max_samples": arguments.max_samples,
+            "batch_size": arguments.batch_size,
+            "mixed_precision": accelerator.mixed_precision,
+            "processes": accelerator.num_processes,
             "queries": {task: table.num_rows for task, table in answers.items()},
             "results": results,
             "reference_points": points,
             "minutes": minutes,
-            "processes": processes,
             "cores": os.cpu_count(),
             "versions": package_versions(),
         }
-        write_json(output_dir / RESULTS_FILE, content)
+        write_json(output_dir / RESULTS_FILES[arguments.split], content)

@@ -29,4 +29,9 @@ def main(checkpoint: str, dataset: str, user: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) not in (3, 4):
+        sys.exit(f"usage: {sys.argv[0]} CHECKPOINT DATASET [USER_RAW_ID]")
+    try:
+        main(*sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -37,14 +37,17 @@ class RDRecGenerationMixin:
         batch["task_ids"] = torch.full((len(texts),), TASKS.index(task), device=self.device)
         return batch
 
-    def _generate_items(self, tokenizer, task, texts, allowed, k, num_beams, max_new_tokens) -> list[RankedItems]:
+    def _generate_items(
+        self, tokenizer, task, texts, allowed, k, num_beams, num_return_sequences, max_new_tokens
+    ) -> list[RankedItems]:
         """Beams for each prompt, read as item ids; only those that `allowed[row](id)` admits, each once, k at most."""
+        returned = num_return_sequences or num_beams
         if max_new_tokens is None:
             max_new_tokens = tokenizer.longest_item_id()
         output = self.generate(
             **self._prompts(tokenizer, task, texts),
             num_beams=num_beams,
-            num_return_sequences=num_beams,
+            num_return_sequences=returned,
             max_new_tokens=max_new_tokens,
             do_sample=False,
             early_stopping=True,
@@ -58,7 +61,7 @@ class RDRecGenerationMixin:
         for row, admits in enumerate(allowed):
             found: dict[int, float] = {}
             for answer, score in zip(
-                answers[row * num_beams : (row + 1) * num_beams], scores[row * num_beams : (row + 1) * num_beams]
+                answers[row * returned : (row + 1) * returned], scores[row * returned : (row + 1) * returned]
             ):
                 answer = answer.strip()
                 # "012" is no item id, although int() would take it.
@@ -75,6 +78,7 @@ class RDRecGenerationMixin:
         history: Sequence,
         k: int = 10,
         num_beams: int = ITEM_BEAMS,
+        num_return_sequences: int | None = None,
         max_new_tokens: int | None = None,
     ) -> RankedItems | list[RankedItems]:
         """The next items of a user (sequential recommendation) from the whole catalog, without those in `history`.
@@ -90,6 +94,8 @@ class RDRecGenerationMixin:
             At most so many items are returned; fewer when fewer beams are items of the catalog.
         num_beams : int
             Beams kept.
+        num_return_sequences : int, optional
+            Beams looked at, the best ones (paper: 15, for `rank` 10). Default: all.
         max_new_tokens : int, optional
             The most tokens a beam may write. Default: those of the catalog's longest id and `</s>`.
 
@@ -109,7 +115,9 @@ class RDRecGenerationMixin:
         allowed = [
             lambda item, seen=frozenset(row): item not in seen and (known is None or item <= known) for row in numbers
         ]
-        ranked = self._generate_items(tokenizer, "sequential", texts, allowed, k, num_beams, max_new_tokens)
+        ranked = self._generate_items(
+            tokenizer, "sequential", texts, allowed, k, num_beams, num_return_sequences, max_new_tokens
+        )
         return _as_given(tokenizer, users, ranked, single)
 
     def rank(
@@ -119,6 +127,7 @@ class RDRecGenerationMixin:
         candidates: Sequence,
         k: int = 10,
         num_beams: int = ITEM_BEAMS,
+        num_return_sequences: int | None = None,
         max_new_tokens: int | None = None,
     ) -> RankedItems | list[RankedItems]:
         """The best of a list of candidates for a user (top-N recommendation); arguments and result as `recommend`."""
@@ -129,7 +138,9 @@ class RDRecGenerationMixin:
         numbers = [[tokenizer.to_id("item", item) for item in row] for row in lists]
         texts = [bare_prompt(tokenizer.to_id("user", u), row) for u, row in zip(users, numbers)]
         allowed = [frozenset(row).__contains__ for row in numbers]
-        ranked = self._generate_items(tokenizer, "topn", texts, allowed, k, num_beams, max_new_tokens)
+        ranked = self._generate_items(
+            tokenizer, "topn", texts, allowed, k, num_beams, num_return_sequences, max_new_tokens
+        )
         return _as_given(tokenizer, users, ranked, single)
 
     def explain(

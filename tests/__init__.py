@@ -1,0 +1,1 @@
+"""The tests: `make test`, or `pytest tests/test_X.py`."""

@@ -48,6 +48,8 @@ def test_defaults_file_and_flags_in_rising_order(recipe_file):
         ("zzz: 1", "unknown key 'zzz': --help lists the keys"),
         ("rate: fast", "argument --rate: invalid float value: 'fast'"),
         ("steps: [1, 2]", "unrecognized arguments: 2"),
+        ("model: no", 'YAML reads this as False, put it in quotes: "no"'),
+        ("rate:", "rate: has no value"),
         ("- rate", "`key: value` a line"),
         ("rate: {", "not readable as YAML"),
     ],

@@ -161,7 +161,7 @@ def test_bytes_that_are_not_utf8_are_replaced_and_counted(tmp_path):
         (b"reviewerID,asin,reviewText\nu,i,x\n", "no column for the time.*unixReviewTime"),
         (b"reviewerID,asin,unixReviewTime\nu,i,1\n", "no column for the text.*reviewText"),
         (b'{"asin": "i", "unixReviewTime": 1, "reviewText": "x"}\n', "no column for the user.*reviewerID, user_id"),
-        (b'{"asin": "i", "unixReviewTime": 1, "reviewerID": "u"}\n', "no row has a text"),
+        (b'{"asin": "i", "unixReviewTime": 1, "reviewerID": "u"}\n', "no column for the text.*reviewText"),
         (b'[{"asin": "i"}]', "JSON array"),
         (b"{bad\n{worse\n", r"not one good row of 2 \(2 malformed_row\)"),
         (gzip.compress(b'{"asin": "i"}' * 1000)[:-20], "damaged or truncated"),
@@ -643,3 +643,25 @@ def test_musical_instruments(shared_dir):
     assert sum(counts["with_rationale"].values()) > 3300
     held_out = {(row["user"], item) for row in tables.interactions.to_pylist() for item in row["items"][-2:]}
     assert not held_out & {(row["user"], row["item"]) for row in tables.rationales["train"].to_pylist()}
+
+
+def test_one_odd_json_row_does_not_decide_for_the_others(tmp_path):
+    """Fields are looked for row by row: a first row that lacks one is a counted skip, not the format of the file."""
+    path = tmp_path / "reviews.json"
+    good = {"asin": "i", "reviewText": "x", "unixReviewTime": 5}
+    rows = [good, {"reviewerID": "u", "asin": "i", "reviewTime": "01 2, 2014"}]
+    rows += [{**good, "reviewerID": f"u{n}"} for n in range(3)]
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n" + "[" * 100_000)
+    skipped = Counter()
+    reviews = list(read_reviews(path, skipped=skipped))
+    assert [review.row for review in reviews] == [1, 2, 3, 4]
+    assert [review.timestamp for review in reviews[1:]] == [5, 5, 5]
+    assert skipped == {"missing_user": 1, "malformed_row": 1}
+
+
+def test_a_quote_left_open_is_named(tmp_path):
+    path = tmp_path / "reviews.csv"
+    lines = ["reviewerID,asin,reviewText,unixReviewTime", 'u,i,"open,1', *(f"u{n},i,x,1" for n in range(1500))]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DatasetError, match="a quote opened in line 2 is not closed"):
+        list(read_reviews(path, skipped=Counter()))

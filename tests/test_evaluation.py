@@ -37,7 +37,8 @@ def answers(folder, task, split="test"):
 
 def test_an_evaluation_leaves_results_answers_and_a_table(arguments, tmp_path, sample_data):
     table = Evaluation(arguments()).run()
-    for word in ("planted ceiling", "transitions", "popularity", "random", "model", "hr@10", "rouge-l-f"):
+    assert "planted ceiling" not in table  # of all users, so not beside twenty
+    for word in ("transitions", "popularity", "random", "model", "hr@10", "rouge-l-f"):
         assert word in table
     results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
     assert results["protocol"] == "clean" and results["split"] == "test"
@@ -99,6 +100,7 @@ def test_two_processes_give_the_answers_of_one(arguments, tmp_path, sample_dir, 
     ("changes", "message"),
     [
         ({"tasks": ["seq"]}, "--tasks seq: unknown"),
+        ({"max_samples": 0}, "--max_samples 0: give 1 or more"),
         ({"split": "train"}, "--split train: take validation or test"),
         ({"protocol": "dirty"}, "--protocol dirty: take clean or published"),
         ({"protocol": "published"}, "was built under clean; build it again with --protocol published"),
@@ -118,14 +120,21 @@ def test_a_checkpoint_of_another_catalog_is_refused(arguments, tiny_checkpoint, 
         Evaluation(arguments(model=str(other))).run()
 
 
-def test_published_beams_may_run_to_fifty_tokens(model, tokenizer, sample_data, monkeypatch):
+def test_all_users_stand_beside_the_planted_ceiling(arguments, tmp_path):
+    assert "planted ceiling" in Evaluation(arguments(tasks=["sequential"], max_samples=None, batch_size=100)).run()
+
+
+def test_published_looks_at_the_papers_beams(model, tokenizer, sample_data, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        type(model), "recommend", lambda self, *rest, max_new_tokens=None, **more: asked.append(max_new_tokens) or []
-    )
+
+    def note(self, *rest, num_return_sequences=None, max_new_tokens=None, **more):
+        asked.append((num_return_sequences, max_new_tokens))
+        return []
+
+    monkeypatch.setattr(type(model), "recommend", note)
     for protocol in ("clean", "published"):
         model_ranking.answer_items(model, tokenizer, sample_data, "sequential", "test", [0], protocol, progress=False)
-    assert asked == [None, 50]
+    assert asked == [(None, None), (15, 50)]
 
 
 def test_the_script_prints_one_line_for_a_mistake(tmp_path):

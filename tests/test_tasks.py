@@ -226,4 +226,8 @@ def test_reference_padding_is_one_mixed_batch_and_counts_padding(model, tokenize
 def test_targets_are_cut(tokenizer, sample_data, step_rows):
     groups = Collator(tokenizer, max_target_length=4)(step_rows)["groups"]
     assert groups["explanation"]["labels"].shape[1] == 4
-    assert (groups["explanation"]["labels"][:, -1] == tokenizer.eos_token_id).all()
+    whole = Collator(tokenizer)(step_rows)["groups"]["explanation"]["labels"]
+    for cut, row in zip(groups["explanation"]["labels"].tolist(), whole.tolist()):
+        want = [token for token in row if token != -100]
+        want = want if len(want) <= 4 else [*want[:3], tokenizer.eos_token_id]
+        assert [token for token in cut if token != -100] == want

@@ -9,8 +9,9 @@ import sys
 import time
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from arguments import parse_arguments
 from training import checkpoints
 from training.loop import train
 from training.recipe import Recipe
@@ -51,6 +52,8 @@ def test_a_run_leaves_a_checkpoint_and_its_record(recipe, tmp_path, sample_data)
     assert 0 < record["share_of_step_time_spent_on_data"] < 1 and record["tokens_per_second"] > 0
     assert {"torch", "transformers"} <= set(record["versions"]) and record["recipe"]["seed"] == 42
     assert list((run / "logs").rglob("events.out.tfevents.*"))
+    again = parse_arguments(Recipe, "", ["--config", str(run / "recipe.yaml")])
+    assert again == recipe(report_to="tensorboard")
     assert not [path.name for path in run.rglob(".*")] and not (run / checkpoints.BEST).exists()
     model, tokenizer = load_pretrained(str(run))
     assert tokenizer.catalog == sample_data.raw_ids and model.config.scale_decoder_outputs is False
@@ -186,6 +189,7 @@ def test_a_folder_with_a_run_is_never_lost(recipe, tmp_path):
         ({"model_config": '{"num_tasks": 0}'}, "num_tasks=0 is too small"),
         ({"vocab_size": 50}, "vocab_size 50: too small"),
         ({"gradient_accumulation_steps": 4}, "too small to share"),
+        ({"model_config": '{"vocab_size": 9}'}, "vocab_size belongs outside"),
         ({"dataset": "nowhere/at-all"}, "nowhere/at-all: no such folder"),
         ({"task_ratio": [1.0, 1.0]}, "four numbers"),
     ],
@@ -195,9 +199,17 @@ def test_settings_that_do_not_fit_are_named(recipe, changes, message):
         train(recipe(**changes))
 
 
-def test_a_recipe_needs_a_model_to_start_from():
-    with pytest.raises(ValueError, match="no model to start from"):
-        Recipe()
+def test_a_recipe_starts_from_the_papers_t5_unless_told_otherwise():
+    recipe = Recipe(dataset="data/toys/")
+    assert recipe.model_name_or_path == "google-t5/t5-small" and recipe.output_dir == "runs/toys"
+    with pytest.raises(ValueError, match="both given"):
+        Recipe(model_name_or_path="x", model_config=TINY_MODEL)
+
+
+@pytest.mark.parametrize("name", ["max_train_steps", "max_eval_samples", "max_history", "learning_rate", "save_steps"])
+def test_numbers_must_be_positive(recipe, name):
+    with pytest.raises(ValueError, match=f"{name} 0: give more than 0"):
+        recipe(**{name: 0})
 
 
 def test_resuming_with_other_settings_or_data_is_refused(recipe, tmp_path):
@@ -206,6 +218,8 @@ def test_resuming_with_other_settings_or_data_is_refused(recipe, tmp_path):
         with pytest.raises(ValueError, match=f"made with {next(iter(changes))}"):
             train(recipe(resume_from_checkpoint="last", **changes))
     state = tmp_path / "run" / checkpoints.LAST / checkpoints.STATE_FILE
+    with pytest.raises(ValueError, match="not of the run in .*elsewhere"):
+        train(recipe(output_dir=str(tmp_path / "elsewhere"), resume_from_checkpoint=str(state.parent)))
     checkpoints.write_json(state, {**json.loads(state.read_text()), "fingerprint": "another"})
     with pytest.raises(ValueError, match="trained on another dataset"):
         train(recipe(resume_from_checkpoint="last"))
@@ -219,6 +233,14 @@ def test_checkpoints_of_another_kind_or_size_are_named(tiny_checkpoint, tmp_path
         load_pretrained(str(broken))
     with pytest.raises(ValueError, match="table has 512 rows, not 100"):
         load_pretrained(str(tiny_checkpoint), max_whole_words=100)
+    checkpoints.write_json(broken / "config.json", config)
+    tensors = load_file(broken / "model.safetensors")
+    save_file({k: v for k, v in tensors.items() if k != "prompt_embeddings.weight"}, broken / "model.safetensors")
+    with pytest.raises(ValueError, match="weights lack prompt_embeddings.weight"):
+        load_pretrained(str(broken))
+    (broken / "model.safetensors").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match="weights are damaged"):
+        load_pretrained(str(broken))
     checkpoints.write_json(broken / "config.json", {**config, "model_type": "bert"})
     with pytest.raises(ValueError, match="a checkpoint of kind 'bert'"):
         load_pretrained(str(broken))

@@ -87,6 +87,9 @@ def prepare_output_dir(output_dir: Path, resume: str | None, overwrite: bool) ->
     """
     if resume is not None:
         checkpoint = output_dir / LAST if resume == "last" else Path(resume)
+        if checkpoint.resolve().parent != output_dir.resolve():
+            # The best model so far and the record lie beside the checkpoint, so a run stays in its folder.
+            raise ValueError(f"{checkpoint}: not of the run in {output_dir}; give --output_dir {checkpoint.parent}")
         recover(checkpoint)
         if not (checkpoint / STATE_FILE).is_file():
             raise ValueError(f"{checkpoint}: no checkpoint to resume from; leave out --resume_from_checkpoint to start")
@@ -99,7 +102,8 @@ def prepare_output_dir(output_dir: Path, resume: str | None, overwrite: bool) ->
             )
         for name in (LAST, BEST, "logs"):
             shutil.rmtree(output_dir / name, ignore_errors=True)
-        for name in ("config.json", RECORD_FILE):
-            (output_dir / name).unlink(missing_ok=True)
+        # An old model's figures must not stand beside the new one.
+        for path in [output_dir / "config.json", output_dir / RECORD_FILE, *output_dir.glob("eval_*")]:
+            path.unlink(missing_ok=True)
     output_dir.mkdir(parents=True, exist_ok=True)
     return None

@@ -125,6 +125,7 @@ def train(recipe: Recipe) -> dict | None:
             f"train_batch_size {recipe.train_batch_size}: too small to share among {parts} processes and accumulation "
             "turns; raise it or lower gradient_accumulation_steps"
         )
+    set_seed(recipe.seed, device_specific=True)  # equal weights everywhere, but each process has dropout of its own
     collator = Collator(tokenizer, recipe.max_target_length, recipe.reference_padding)
     total_steps = recipe.max_train_steps or max(1, round(recipe.num_train_epochs * mixture.steps_per_epoch))
 
@@ -170,9 +171,9 @@ def train(recipe: Recipe) -> dict | None:
         return None
     record = run.record(total_steps)
     if accelerator.is_main_process:
-        checkpoints.promote_best(output_dir)
-        write_yaml(recipe.as_dict(), output_dir / checkpoints.RECIPE_FILE)
+        write_yaml(recipe.reproducing(), output_dir / checkpoints.RECIPE_FILE)
         checkpoints.write_json(output_dir / checkpoints.RECORD_FILE, record)
+        checkpoints.promote_best(output_dir)
     accelerator.end_training()
     return record
 
@@ -235,7 +236,7 @@ class _Run:
             if progress.step % recipe.logging_steps == 0 or last:
                 self._log(window, bar)
                 window = _Window()
-            if progress.step % per_epoch == 0 or last:
+            if progress.step % (recipe.eval_steps or per_epoch) == 0 or last:
                 self._validate(bar)
                 patience_left = not self._out_of_patience()
                 before = time.perf_counter()
@@ -292,6 +293,8 @@ class _Run:
 
     def _validate(self, bar: tqdm) -> None:
         losses = self.validation_losses()
+        if not losses:
+            raise ValueError("no validation rows for the tasks of task_ratio: give another ratio or dataset")
         loss = sum(losses.values()) / len(losses)
         progress, epoch = self.progress, self.progress.step / self.mixture.steps_per_epoch
         if not torch.isfinite(torch.tensor(loss)):
@@ -317,20 +320,24 @@ class _Run:
     def validation_losses(self) -> dict[str, float]:
         """Mean loss per target token of each family's held-out rows; their mean decides which model is best."""
         accelerator, size = self.accelerator, self.recipe.eval_batch_size
-        self.model.eval()
+        # Unwrapped, since processes may have different numbers of batches here.
+        model = accelerator.unwrap_model(self.model)
+        model.eval()
         losses = {}
         for family in FAMILIES:
             rows: list[Row] = [row for row in self.held_out if row.family == family]
             if not rows or not self.mixture.draws[family]:
                 continue
-            total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+            # Apple's GPUs have no float64.
+            dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
+            total = torch.zeros(2, dtype=dtype, device=accelerator.device)
             starts = range(0, len(rows), size)
             for start in list(starts)[accelerator.process_index :: accelerator.num_processes]:
                 batch = self.collator(rows[start : start + size])
                 for group in batch["groups"].values():
                     group = send_to_device(group, accelerator.device, non_blocking=True)
-                    loss = self.model(**group, num_items_in_batch=batch["num_items"]).loss
-                    total += torch.stack([loss.double(), loss.new_ones((), dtype=torch.double)]) * batch["num_items"]
+                    loss = model(**group, num_items_in_batch=batch["num_items"]).loss
+                    total += torch.stack([loss, torch.ones_like(loss)]).to(dtype) * batch["num_items"]
             total = accelerator.reduce(total)
             losses[family] = float(total[0] / total[1])
         self.model.train()
@@ -367,7 +374,7 @@ class _Run:
         progress, info = self.progress, self.data.info
         model = self.accelerator.unwrap_model(self.model)
         return {
-            "recipe": self.recipe.as_dict(),
+            "recipe": self.recipe.reproducing(),
             "dataset": {key: info[key] for key in ("domain", "protocol", "seed", "source", "counts", "fingerprint")},
             "model": {"parameters": model.num_parameters(), "config": json.loads(model.config.to_json_string())},
             "steps": progress.step,

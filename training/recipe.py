@@ -17,16 +17,21 @@ class Recipe:
 
     dataset: str = setting("sample", "Built dataset: folder, Hub dataset id, or 'sample' for the embedded sample.")
     dataset_revision: str | None = setting(None, "Branch, tag or commit of a Hub dataset.")
-    output_dir: str = setting("runs/sample", "Folder of the run: the best model, checkpoints, logs, the record.")
+    output_dir: str | None = setting(
+        None, "Folder of the run: best model, checkpoints, logs, record; default: runs/ and the dataset's name."
+    )
 
-    model_name_or_path: str | None = setting(None, "Pretrained T5 or RDRec checkpoint to start from.")
+    model_name_or_path: str | None = setting(
+        None,
+        "Pretrained T5 or RDRec checkpoint to start from; default: google-t5/t5-small, unless model_config is given.",
+    )
     model_revision: str | None = setting(None, "Branch, tag or commit of a Hub model.")
     model_config: str | None = setting(
-        None, "Without model_name_or_path: configuration to start from, a mapping (as a flag: JSON), e.g. d_model."
+        None, "Start a new model of this configuration, a mapping of RDRecConfig's keys (as a flag: JSON)."
     )
-    vocab_size: int = setting(2000, "Without model_name_or_path: pieces of the vocabulary trained on the dataset.")
+    vocab_size: int = setting(2000, "Of a new model: pieces of the vocabulary trained on the dataset.")
     ids_as_tokens: bool = setting(
-        False, "Without model_name_or_path: a piece of the vocabulary for each user and item (small catalogs)."
+        False, "Of a new model: a piece of the vocabulary for each user and item (small catalogs)."
     )
     max_whole_words: int = setting(512, "Rows of the whole-word table.")
     reference_padding: bool = setting(
@@ -56,6 +61,7 @@ class Recipe:
     mixed_precision: str | None = setting(None, "no, fp16 or bf16; default: what `accelerate config` says.")
     seed: int = setting(42, "Seed of initial weights, draws, wordings, negatives and dropout.")
 
+    eval_steps: int | None = setting(None, "Steps between validations; default: one after each epoch, as in the paper.")
     eval_batch_size: int = setting(64, "Rows a batch of the validation loss.")
     max_eval_samples: int | None = setting(None, "Most draws a task in the validation loss; default: all.")
     logging_steps: int = setting(10, "Steps between log entries.")
@@ -67,17 +73,42 @@ class Recipe:
     overwrite_output_dir: bool = setting(False, "Start anew in an output_dir that holds a run.")
 
     def __post_init__(self):
-        for name in ("train_batch_size", "gradient_accumulation_steps", "logging_steps", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: give 1 or more")
+        for name in POSITIVE:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} {value}: give more than 0")
         if self.model_name_or_path is None and self.model_config is None:
-            raise ValueError(
-                "no model to start from: give model_name_or_path (google-t5/t5-small), or model_config for a new one"
-            )
+            self.model_name_or_path = "google-t5/t5-small"
+        if self.model_name_or_path is not None and self.model_config is not None:
+            raise ValueError("model_name_or_path and model_config are both given: a run starts from one of them")
+        if self.output_dir is None:
+            self.output_dir = f"runs/{self.dataset.rstrip('/').rsplit('/', 1)[-1]}"
 
     def as_dict(self) -> dict:
         return dataclasses.asdict(self)
 
+    def reproducing(self) -> dict:
+        """The settings that make this run again: without the flags that concern one start only."""
+        return {key: value for key, value in self.as_dict().items() if key not in ONE_START}
+
+
+POSITIVE = (
+    "train_batch_size",
+    "gradient_accumulation_steps",
+    "max_target_length",
+    "max_history",
+    "vocab_size",
+    "learning_rate",
+    "num_train_epochs",
+    "max_train_steps",
+    "eval_batch_size",
+    "eval_steps",
+    "max_eval_samples",
+    "logging_steps",
+    "save_steps",
+)
+
+ONE_START = ("resume_from_checkpoint", "overwrite_output_dir")
 
 # What may differ between a run and its continuation: where it writes, how long and how fast it goes.
 FREE_ON_RESUME = {

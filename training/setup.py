@@ -4,13 +4,15 @@ import json
 import os
 import platform
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
-from dataset_builder.tables import Tables, load_tables
+from dataset_builder.tables import INFO_FILE, Tables, load_tables
 from dataset_builder.tasks import HALVES, TaskData
 from dataset_builder.vocabulary import train_tokenizer
 from dataset_builder.wordings import WORDINGS
@@ -29,14 +31,19 @@ def load_tables_of(dataset: str, revision: str | None = None) -> Tables:
     if dataset == "sample":
         from dataset_builder.sample import build_sample
 
-        dataset = str(build_sample(SAMPLE_DIR, overwrite=True))
+        info_file = Path(SAMPLE_DIR) / INFO_FILE
+        # A sample of an older version is replaced; a user's own dataset in that place never is.
+        outdated = info_file.is_file() and json.loads(info_file.read_text())["source"].get("kind") == "sample"
+        dataset = str(build_sample(SAMPLE_DIR, overwrite=outdated))
     return load_tables(dataset, revision)
 
 
 def use_all_cores(accelerator: Accelerator) -> None:
     """On a CPU, share the cores among the processes: `accelerate launch` leaves a process one thread by default."""
     if accelerator.device.type == "cpu":
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // accelerator.num_processes))
+        allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
+        cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // accelerator.num_processes))
 
 
 def package_versions() -> dict[str, str]:
@@ -90,9 +97,16 @@ def load_pretrained(
         )
     rows = rows if max_whole_words is None else max_whole_words
     try:
-        model = RDRecForConditionalGeneration.from_pretrained(name, revision=revision, max_whole_words=rows)
+        model, report = RDRecForConditionalGeneration.from_pretrained(
+            name, revision=revision, max_whole_words=rows, output_loading_info=True
+        )
     except RuntimeError as error:  # transformers raises it for tensors whose shapes differ
         raise ValueError(f"{name}: its weights are of another size than its config.json says: get it anew") from error
+    except SafetensorError as error:
+        raise ValueError(f"{name}: its weights are damaged ({error}): get it anew") from error
+    new = {"prompt_embeddings.weight", "whole_word_embeddings.weight"} if kind == "t5" else set()
+    if missing := set(report["missing_keys"]) - new:
+        raise ValueError(f"{name}: its weights lack {min(missing)}: get it anew")
     if kind == "rdrec":
         tokenizer = RDRecTokenizer.from_pretrained(name, revision=revision)
     else:
@@ -121,6 +135,8 @@ def _new_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
         raise ValueError(f"model_config {recipe.model_config!r}: give a mapping such as {{d_model: 128}}") from None
     known = set(RDRecConfig.__dataclass_fields__)
     for key in settings:
+        if key in Recipe.__dataclass_fields__:
+            raise ValueError(f"model_config: {key} belongs outside it, as a setting of the recipe")
         if key not in known:
             raise ValueError(f"model_config: unknown key {key!r}: the keys are those of RDRecConfig")
     catalog = {f"num_{kind}s": len(raw_ids) for kind, raw_ids in data.raw_ids.items()} if recipe.ids_as_tokens else {}
