@@ -1,4 +1,4 @@
-"""Client: asks one or several servers with an OpenAI-style chat endpoint (TGI, vLLM, llama.cpp) and never gives up early.
+"""Client: asks one or several servers with an OpenAI-style chat endpoint, and waits and asks again where they fail.
 
     async with Pool(["http://127.0.0.1:8080"], prompt, ...) as pool:
         model = await pool.connect(None)
@@ -40,7 +40,7 @@ LONGEST_RETRY_AFTER = 3600.0
 
 
 class Answer(NamedTuple):
-    """What the teacher wrote. `flags`: not_utf8, too_long, rejected (the server refuses this review, `text` says why)."""
+    """What the teacher wrote. `flags`: not_utf8, too_long, rejected (refused for good; `text` says why)."""
 
     text: str
     finish: str

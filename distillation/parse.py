@@ -42,9 +42,9 @@ _LABEL = {
     "item_attributes": r"(?:(?:the )?(?:item|product)(?:['’]s|s['’])?[ _]attributes?)",
 }
 _MARKED_LABEL = re.compile(
-    r"(?:^|(?<=\s))[*_#>\"'\-\d.)( \t]*(?:(?P<user_preference>{})|(?P<item_attributes>{}))[*_\"' \t]*[:\-–—][*_ \t]*".format(
-        *(_LABEL[half] for half in HALVES)
-    ),
+    r"(?:^|(?<=\s))[*_#>\"'\-\d.)( \t]*"
+    + "(?:{})".format("|".join(f"(?P<{half}>{label})" for half, label in _LABEL.items()))
+    + r"[*_\"' \t]*[:\-–—][*_ \t]*",
     re.IGNORECASE | re.MULTILINE,
 )
 _NUMBER = r"[*_(\[]{{0,3}}(?:sentence )?{}[*_]{{0,2}}[.):\]][*_]{{0,2}}\s+"

@@ -421,8 +421,6 @@ def _whole(target: Path, write: Callable[[Path], object]) -> None:
             os.close(handle)
         work.replace(target)
     except OSError as error:
-        raise DatasetError(
-            f"{target}: cannot be written ({error.strerror or error}); the journal is intact"
-        ) from error
+        raise DatasetError(f"{target}: cannot be written ({error.strerror or error}); the journal is intact") from error
     finally:
         work.unlink(missing_ok=True)

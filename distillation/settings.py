@@ -18,9 +18,7 @@ class Settings:
     output: str = _flag("Folder for the journal and rationales.parquet; the same folder again goes on.")
 
     prompt: str = _flag("grounded, published, or a prompt file.", default="grounded")
-    model: str | None = _flag(
-        "Name of the model, as the server knows it; default: what the server says.", default=None
-    )
+    model: str | None = _flag("Name of the model, as the server knows it; default: what the server says.", default=None)
     guided: str = _flag(
         "Guided decoding: auto asks the server what it is; tgi, vllm, llamacpp or off choose.", default="auto"
     )
