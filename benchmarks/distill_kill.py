@@ -65,7 +65,7 @@ def kill_and_go_on(folder: Path, *, texts: int, kills: int, delay: float, seed: 
             start = time.monotonic()
             while len(server.asked) == begun and process.poll() is None and time.monotonic() < start + 30:
                 time.sleep(0.005)
-            time.sleep(rng.uniform(0, 2 * delay * texts / 8 / (kills + 1)))
+            time.sleep(rng.uniform(0, 1.6 * delay * texts / 8 / (kills + 1)))
             process.send_signal(signal.SIGKILL)
             process.wait()
             path = folder / "killed" / JOURNAL_FILE
@@ -87,7 +87,7 @@ def kill_and_go_on(folder: Path, *, texts: int, kills: int, delay: float, seed: 
         "kills before the end": sum(count < texts for count in held),
         "torn last lines": torn,
         "questions": len(asked),
-        "asked twice because the answer was lost": len(asked) - texts,
+        "asked again, unanswered or unjournaled at a kill": len(asked) - texts,
         "journaled at first kill": held[0],
         "journaled at last kill": held[-1],
     }

@@ -171,6 +171,7 @@ class Pool:
         # The default keeps 20 connections open and opens 100 at most; ours follow the limiter alone.
         return httpx2.AsyncClient(
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=30),
+            follow_redirects=True,
             event_hooks={"request": [self._only_our_token], "response": [_bound_body]},
             timeout=self._timeout,
         )
@@ -241,13 +242,14 @@ class Pool:
         """
         attempts = 0
         first_failure = None
+        unguided: str | None = None  # why this question is asked plainly where others are guided
         while True:
             endpoint = await self._slot()
             begun = time.monotonic()
-            plain = endpoint.dialect is None
+            guided = endpoint.dialect is not None and unguided is None
             try:
                 async with asyncio.timeout(self._timeout):
-                    answer = await self._request(endpoint, messages, seed)
+                    answer = await self._request(endpoint, messages, seed, guided)
             except asyncio.CancelledError:
                 endpoint.limiter.in_flight -= 1
                 raise
@@ -262,19 +264,18 @@ class Pool:
                     self._check_patience(endpoint, reason)
                     self.retries += 1
                     continue
-                if status in (401, 403, 404):
+                if status in (401, 403):
+                    raise DatasetError(_denied(endpoint.root, status)) from None
+                if status in (402, 404, 405, 410):
                     raise DatasetError(
-                        _denied(endpoint.root, status)
-                        if status != 404
-                        else f"{endpoint.root}: no chat endpoint or no model {self._model!r} there ({reason}); "
+                        f"{endpoint.root}: no chat endpoint or no model {self._model!r} there ({reason}); "
                         "check --endpoint and --model"
                     ) from None
-                if not plain and not endpoint.guided_works and status in (400, 422, 500, 501):
-                    # Is it the schema or the review? Asked plainly, the server tells.
+                refused = status in (400, 422, 501) or (status == 500 and attempts >= 2)
+                if guided and not endpoint.guided_works and refused:
+                    # The schema or the review? Asked plainly, the server tells.
+                    unguided = reason
                     endpoint.limiter.answered(time.monotonic() - begun)
-                    if endpoint.dialect is not None:
-                        self._note(f"{endpoint.root}: refuses guided decoding ({reason}); asking plainly")
-                        endpoint.dialect = None
                     continue
                 if status in (400, 413, 422):
                     self._last_answer = time.monotonic()
@@ -295,7 +296,10 @@ class Pool:
             else:
                 now = time.monotonic()
                 endpoint.limiter.answered(now - begun)
-                endpoint.guided_works = endpoint.guided_works or not plain
+                endpoint.guided_works = endpoint.guided_works or guided
+                if unguided and endpoint.dialect and not endpoint.guided_works:
+                    self._note(f"{endpoint.root}: refuses guided decoding ({unguided}); asking plainly")
+                    endpoint.dialect = None
                 self._last_answer = now
                 self._wake()
                 return answer
@@ -321,12 +325,12 @@ class Pool:
             return
         self._last_answer = time.monotonic()
 
-    async def _request(self, endpoint: _Endpoint, messages: list[dict[str, str]], seed: int) -> Answer:
-        guided = guided_parameters(endpoint.dialect, self._schema) if endpoint.dialect and self._schema else {}
+    async def _request(self, endpoint: _Endpoint, messages: list[dict[str, str]], seed: int, guided: bool) -> Answer:
+        form = guided_parameters(endpoint.dialect, self._schema) if guided and endpoint.dialect and self._schema else {}
         flags: set[str] = set()
         try:
             made: Any = await endpoint.client.chat_completion(
-                messages, model=self._model, seed=seed, **self._sampling, **guided
+                messages, model=self._model, seed=seed, **self._sampling, **form
             )
         except UnicodeDecodeError as error:
             made = json.loads(error.object.decode("utf-8", errors="replace"))

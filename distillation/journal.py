@@ -34,7 +34,7 @@ class Journal:
     header : dict or None
         None in a new journal.
     keys, offsets : array of uint64
-        Of every answer, in the order they were written: its key, and where its line begins.
+        Of every answer that was there when it was opened: its key, and where its line begins.
 
     Raises
     ------
@@ -75,9 +75,6 @@ class Journal:
             self._reader.close()
             os.close(self._file)  # and with it the lock
             self._file = -1
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
     def _scan(self) -> None:
         damaged: int | None = None
@@ -126,7 +123,6 @@ class Journal:
         DatasetError
             The disk is full or failed. What was written before is intact, of these entries nothing is kept.
         """
-        entries = list(entries)
         lines = [_line(entry) for entry in entries]
         offset = self._end
         self._write(b"".join(lines))
@@ -134,8 +130,6 @@ class Journal:
         for line in lines:
             offsets.append(offset)
             offset += len(line)
-        self.keys.extend(int(entry["key"], 16) for entry in entries)
-        self.offsets.extend(offsets)
         return offsets
 
     def _write(self, data: bytes) -> None:

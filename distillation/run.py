@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from dataset_builder.errors import DatasetError
+from dataset_builder.files import existing_file
 from dataset_builder.reviews import Review, ReviewSource, read_reviews
 
 from .client import Answer, GaveUp, Pool, ServerLost, teacher_name
@@ -106,6 +107,8 @@ class _Run:
         self.held: list[tuple[int, Answer]] = []  # refusals before the first answer
 
     async def go(self) -> dict[str, Any]:
+        if not callable(self.reviews):
+            existing_file(self.reviews)
         if self.folder.exists() and not self.folder.is_dir():
             raise DatasetError(f"{self.folder}: is a file; name a folder")
         if (self.folder / OUTPUT_FILE).exists() and not (self.folder / JOURNAL_FILE).exists():
@@ -141,7 +144,7 @@ class _Run:
         try:
             model = await pool.connect(self.settings.model)
         except DatasetError as error:
-            if not len(self.journal) or known is None:
+            if not self.journal.keys or known is None:
                 raise
             away, model = error, self.settings.model or known
         self._plan(model)
@@ -224,7 +227,7 @@ class _Run:
         if not self.missing:
             return
         self.pool = pool
-        self.proven = len(self.journal) > 0
+        self.proven = len(self.journal.keys) > 0
         self.bar = tqdm(
             desc="distilling",
             unit=" texts",

@@ -157,10 +157,10 @@ def test_parser_survives_anything_quickly():
     ]
     pieces += [" ", "*", "(", "<think>", "The user"]
     begun = time.monotonic()
-    for _ in range(300):
+    for _ in range(150):
         parse_answer("".join(rng.choices(pieces, k=rng.randrange(4000))))
     for piece in pieces:
-        parse_answer(piece * (2_000_000 // len(piece)))
+        parse_answer(piece * (1_000_000 // len(piece)))
     assert time.monotonic() - begun < 10
     assert parse_answer("1. " + A, "length").flags == ("cut_off", "missing_item_attributes")
     assert len(parse_answer("1. " + "a " * 10**6).halves[0]) <= MAX_ANSWER_CHARS
@@ -321,13 +321,13 @@ def test_journal_torn_at_any_byte_loses_only_the_torn_line(tmp_path):
         path.write_bytes(whole[:size])
         with Journal(path) as journal:
             held = sum(end <= size for end in ends)
-            assert (journal.header is not None) + len(journal) == held
+            assert (journal.header is not None) + len(journal.keys) == held
             if held:
                 journal.append([entry(9)])
             else:
                 journal.begin({})
         with Journal(path) as journal:
-            assert not held or (len(journal) == held and journal.keys[-1] == 9)
+            assert not held or (len(journal.keys) == held and journal.keys[-1] == 9)
 
 
 def test_journal_damaged_in_the_middle_is_named_and_left_alone(tmp_path):
@@ -475,8 +475,20 @@ def test_client_asks_plainly_where_guiding_is_refused():
 
     with Loopback(behave, DIALECTS["tgi"]) as server:
         answer, notes = ask_once(server, "grounded")
-    assert answer.finish == "stop"
+        assert answer.finish == "stop" and len(server.asked) == 2
     assert notes == [f"{server.url}: refuses guided decoding (HTTP 422 no grammars here); asking plainly"]
+
+
+def test_client_does_not_blame_guiding_for_a_review_or_a_fault(tmp_path):
+    def behave(question):
+        if question.text == "too long":
+            return Reply(b'{"error": "too many tokens"}', 422)
+        return Reply(b"{}", 500) if question.times == 1 else good(question)
+
+    with Loopback(behave, DIALECTS["tgi"]) as server:
+        info, _ = distilled(server, tmp_path, "too long", *texts(3), prompt="grounded", concurrency=1)
+        plain = [question.text for question in server.asked if "response_format" not in question.payload]
+    assert info["flags"] == {"rejected": 1} and plain == ["too long"]
 
 
 def test_token_comes_from_the_environment_alone_and_is_never_shown(monkeypatch, tmp_path, capsys, caplog):
@@ -549,9 +561,12 @@ def test_a_server_with_every_fault_loses_nothing(tmp_path):
     def behave(question):
         return rng.choice(faults) if rng.random() < 0.3 else Reply(chat(sentences(question.text)), delay=0.01)
 
-    with Loopback(behave) as bad, Loopback() as fine:
+    def fine_one(question):
+        return Reply(chat(sentences(question.text)), delay=0.1)
+
+    with Loopback(behave) as bad, Loopback(fine_one) as fine:
         info, rows = distilled([bad.url, fine.url], tmp_path, *texts(300))
-        assert len(bad.asked) > 20 and len(fine.asked) > 20
+        assert len(bad.asked) > 10 and len(fine.asked) > 10
     assert info["counts"]["with_rationale"] == 300 and info["flags"] == {}
     assert all(row["user_preference"] == sentences(text)[3:].split("\n")[0] for row, text in zip(rows, texts(300)))
 
@@ -612,6 +627,7 @@ def test_settings_of_a_folder_stay_the_same(tmp_path):
 def test_a_server_that_is_wrong_is_named_at_once(tmp_path):
     cases = [
         (Reply(b'{"error": "model not found"}', 404), "no model 'teacher' there .HTTP 404 model not found"),
+        (Reply(b"", 405), "HTTP 405"),
         (Reply(b"", 403), "HTTP 403, access denied; set HF_TOKEN"),
         (Reply(b'{"detail": "bad top_p"}', 400), "refuses every request .HTTP 400 bad top_p"),
     ]
@@ -727,7 +743,7 @@ def test_a_run_that_is_cancelled_keeps_what_was_answered(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             distilled(server, tmp_path, *texts(1000), concurrency=4)
         with Journal(tmp_path / "journal.jsonl") as journal:
-            assert len(journal) >= len(server.asked) - 5 > 0
+            assert len(journal.keys) >= len(server.asked) - 5 > 0
 
 
 # ---- the script ----
@@ -805,14 +821,16 @@ def test_script_stops_in_one_line(tmp_path):
     assert shlex.split(last.split("to go on: ")[1])[2:] == [str(part) for part in arguments]
 
 
-def test_silent_server_is_given_up_within_ten_seconds(tmp_path):
+def test_silent_server_is_given_up_within_ten_seconds(tmp_path, monkeypatch):
+    assert client.CONNECT_SECONDS < 10
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 1.0)
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()
-        with pytest.raises(DatasetError, match="cannot be reached .no answer within 8 s"):
+        with pytest.raises(DatasetError, match="cannot be reached .no answer within 1 s"):
             distilled(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, "x")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 3
 
 
 def test_killed_at_random_moments_it_loses_nothing_and_asks_nothing_twice(tmp_path):
