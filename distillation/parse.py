@@ -1,0 +1,246 @@
+"""Parser: an answer of the teacher becomes two halves and flags. It never guesses: what does not parse stays empty.
+
+    parse_answer("1. The user prefers A.\n2. The item has B.").halves
+
+Read are JSON objects, numbered sentences, labelled sentences, and two bare sentences of which one names the user or
+the item. What is plainly repairable is repaired and flagged: text around the JSON, single quotes, a missing bracket.
+
+| flag | meaning |
+| --- | --- |
+| empty | no letter or digit in the answer |
+| off_format | neither form could be found: both halves empty |
+| repaired | found, but not in the form asked for |
+| cut_off | the answer ends before its end: token limit, or JSON that is not closed |
+| too_long | longer than MAX_ANSWER_CHARS; only the beginning was kept |
+| refusal | the teacher declined |
+| other_language | not English |
+| unknown_user_preference, unknown_item_attributes | the teacher said "unknown": the half is empty |
+| missing_user_preference, missing_item_attributes | the half is not in an answer that holds the other |
+"""
+
+import ast
+import json
+import re
+from typing import Any, NamedTuple
+
+
+HALVES = ("user_preference", "item_attributes")
+MAX_ANSWER_CHARS = 8000  # about ten times the longest answer the prompts allow
+
+_REFUSAL = re.compile(
+    r"\W*(?:(?:i['’]?m|i am) (?:sorry|unable|not able|an ai)|sorry\b|i (?:can ?not|can['’]?t|won['’]?t|apologi[sz]e)\b"
+    r"|as an ai\b|unfortunately,? i\b)",
+    re.IGNORECASE,
+)
+_UNKNOWN = re.compile(
+    r"\W*(?:(?:the )?(?:user|item)(?:['’]s)? (?:preferences?|attributes?)? ?(?:is|are)? ?)?"
+    r"(?:unknown|n/?a|none|null|not (?:stated|mentioned|specified|clear|known|given))\W*",
+    re.IGNORECASE,
+)
+_LABEL = {
+    "user_preference": r"(?:(?:the )?(?:user|customer|buyer|reviewer)(?:['’]s|s['’])?[ _]preferences?)",
+    "item_attributes": r"(?:(?:the )?(?:item|product)(?:['’]s|s['’])?[ _]attributes?)",
+}
+_MARKED_LABEL = re.compile(
+    r"(?:^|(?<=\s))[*_#>\"'\-\d.)( \t]*"
+    + "(?:{})".format("|".join(f"(?P<{half}>{label})" for half, label in _LABEL.items()))
+    + r"[*_\"' \t]*[:\-–—][*_ \t]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_NUMBER = r"[*_(\[]{{0,3}}(?:sentence )?{}[*_]{{0,2}}[.):\]][*_]{{0,2}}\s+"
+_FIRST = re.compile(r"^[ \t\-]*" + _NUMBER.format(1), re.MULTILINE | re.IGNORECASE)
+_SECOND_OF_LINE = re.compile(r"^[ \t\-]*" + _NUMBER.format(2), re.MULTILINE | re.IGNORECASE)
+_SECOND_INLINE = re.compile(r"(?<=\s)" + _NUMBER.format(2), re.IGNORECASE)
+_THIRD = re.compile(r"^[ \t\-]*" + _NUMBER.format(3), re.MULTILINE | re.IGNORECASE)
+_BULLET = re.compile(r"^\s*(?:[-*•–]|\d[.)])\s+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(A-Z])")
+_OF_USER = re.compile(r"\b(?:user|users|customer|buyer|reviewer|purchaser|they|he|she)\b", re.IGNORECASE)
+_OF_ITEM = re.compile(r"\b(?:item|product|it|its|this)\b", re.IGNORECASE)
+_THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_THINKING = re.compile(r"<think(?:ing)?>.*", re.DOTALL | re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d_]+")
+# Any English sentence of five words or more holds one of these.
+_ENGLISH = frozenset(
+    "the a an and or of to in is are was were it its that this with for on as at by from has have had be been not but "
+    "their his her they he she who which what prefers prefer wants likes user item".split()
+)
+
+
+class Parsed(NamedTuple):
+    """`halves` are (user_preference, item_attributes), each None when there is none; `flags` are sorted."""
+
+    halves: tuple[str | None, str | None]
+    flags: tuple[str, ...]
+
+
+def parse_answer(text: str, finish: str = "stop") -> Parsed:
+    """Read an answer.
+
+    Parameters
+    ----------
+    text : str
+        Any text at all, of any length.
+    finish : str
+        The server's reason to end; "length" means that the answer was cut.
+    """
+    flags = {"cut_off"} if finish == "length" else set()
+    if len(text) > MAX_ANSWER_CHARS:
+        flags.add("too_long")
+        text = text[:MAX_ANSWER_CHARS]
+    text = _THOUGHT.sub(" ", text)
+    if _THINKING.search(text):
+        flags.add("cut_off")  # it never came to its answer
+        text = _THINKING.sub("", text)
+    if not _has_content(text):
+        return Parsed((None, None), tuple(sorted(flags | {"empty"})))
+    found = _from_json(text, flags) or _from_labels(text, flags) or _from_numbers(text, flags) or _bare(text, flags)
+    if found is None:
+        flags.add("refusal" if _REFUSAL.match(text) else "off_format")
+        if _is_foreign(text):
+            flags.add("other_language")
+        return Parsed((None, None), tuple(sorted(flags)))
+    halves: list[str | None] = []
+    for half in HALVES:
+        sentence = _clean(found.get(half), half)
+        if sentence is None:
+            flags.add(f"missing_{half}")
+        elif _UNKNOWN.fullmatch(sentence):
+            flags.add(f"unknown_{half}")
+            sentence = None
+        elif _REFUSAL.match(sentence):
+            flags.add("refusal")
+            sentence = None
+        elif _is_foreign(sentence):
+            flags.add("other_language")
+        halves.append(sentence)
+    if {f"missing_{half}" for half in HALVES} <= flags:  # the form without the content
+        flags -= {f"missing_{half}" for half in HALVES}
+        flags.add("empty")
+    return Parsed((halves[0], halves[1]), tuple(sorted(flags)))
+
+
+def _has_content(text: str) -> bool:
+    return any(character.isalnum() for character in text)
+
+
+def _from_json(text: str, flags: set[str]) -> dict[str, Any] | None:
+    start = text.find("{")
+    if start < 0:
+        return None
+    try:
+        made, end = json.JSONDecoder(strict=False).raw_decode(text, start)
+    except (ValueError, RecursionError):
+        made, end = None, -1
+    if isinstance(made, dict):
+        halves = _halves_of(made)
+        if halves:
+            if _has_content(text[:start].removeprefix("```json")) or _has_content(text[end:]):
+                flags.add("repaired")
+            return halves
+    end = text.rfind("}")
+    if end > start:
+        try:
+            made = ast.literal_eval(text[start : end + 1])  # single quotes, trailing commas
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            made = None
+        if isinstance(made, dict) and (halves := _halves_of(made)):
+            flags.add("repaired")
+            return halves
+    # Broken JSON: take each half's string by itself, the last one perhaps not closed.
+    halves = {}
+    for half in HALVES:
+        field = re.search(rf'["\']{half}["\']\s*:\s*"((?:[^"\\]|\\.)*)("?)', text, re.DOTALL)
+        if field:
+            halves[half] = _unescaped(field[1])
+            if not field[2]:
+                flags.add("cut_off")
+    if halves:
+        flags.add("repaired")
+        if end < start:
+            flags.add("cut_off")
+    return halves or None
+
+
+def _halves_of(made: dict[Any, Any]) -> dict[str, Any]:
+    halves: dict[str, Any] = {}
+    for key, value in made.items():
+        name = str(key).lower()
+        if "evidence" in name:
+            continue
+        half = HALVES[0] if "user" in name or "prefer" in name else None
+        half = HALVES[1] if half is None and ("item" in name or "attribute" in name or "product" in name) else half
+        if half and half not in halves:
+            if isinstance(value, list):
+                value = ", ".join(part for part in value if isinstance(part, str))
+            halves[half] = value if isinstance(value, str) else ""
+    return halves
+
+
+def _unescaped(string: str) -> str:
+    try:
+        return json.loads(f'"{string}"', strict=False)
+    except ValueError:
+        return string.replace('\\"', '"').replace("\\", "")
+
+
+def _from_labels(text: str, flags: set[str]) -> dict[str, str] | None:
+    marks = [(mark.start(), mark.end(), mark.lastgroup) for mark in _MARKED_LABEL.finditer(text)]
+    if not marks:
+        return None
+    flags.add("repaired")
+    ends = [start for start, _, _ in marks[1:]] + [len(text)]
+    halves: dict[str, str] = {}
+    for (_, start, half), end in zip(marks, ends, strict=True):
+        halves.setdefault(half or "", _paragraph(text[start:end]))
+    return halves
+
+
+def _from_numbers(text: str, flags: set[str]) -> dict[str, str] | None:
+    first = _FIRST.search(text)
+    if first is None:
+        return None
+    second = _SECOND_OF_LINE.search(text, first.end()) or _SECOND_INLINE.search(text, first.end())
+    if second is None:
+        return {HALVES[0]: _paragraph(text[first.end() :])}
+    third = _THIRD.search(text, second.end())
+    if third or _has_content(text[: first.start()]):
+        flags.add("repaired")
+    rest = text[second.end() : third.start() if third else len(text)]
+    return {HALVES[0]: _paragraph(text[first.end() : second.start()]), HALVES[1]: _paragraph(rest)}
+
+
+def _bare(text: str, flags: set[str]) -> dict[str, str] | None:
+    """Two sentences without any mark, when what they speak of tells which is which."""
+    if _REFUSAL.match(text):
+        return None
+    parts = [_BULLET.sub("", line) for line in text.strip().splitlines() if _has_content(line)]
+    if len(parts) == 1:
+        parts = _SENTENCE_END.split(parts[0])
+    if len(parts) != 2:
+        return None
+    of_user, of_item = _OF_USER.search(parts[0][:40]), _OF_ITEM.search(parts[1][:40])
+    if not of_user or not of_item:
+        return None
+    flags.add("repaired")
+    return dict(zip(HALVES, parts, strict=True))
+
+
+def _paragraph(text: str) -> str:
+    """The first paragraph that has content: what follows is the teacher's small talk."""
+    return next((part for part in re.split(r"\n\s*\n", text) if _has_content(part)), "")
+
+
+def _clean(sentence: Any, half: str) -> str | None:
+    if not isinstance(sentence, str):
+        return None
+    sentence = " ".join(sentence.replace("\ufffd", "").split()).strip('*_`"“”{} ')
+    sentence = re.sub(rf"^{_LABEL[half]}\s*[:–—]\s*", "", sentence, flags=re.IGNORECASE).strip('*_"“” ')
+    return sentence if _has_content(sentence) else None
+
+
+def _is_foreign(text: str) -> bool:
+    letters = [character for character in text if character.isalpha()]
+    if sum(character > "\u024f" for character in letters) > 0.3 * len(letters):
+        return True
+    words = [word.lower() for word in _WORD.findall(text)]
+    return len(words) >= 5 and _ENGLISH.isdisjoint(words)
