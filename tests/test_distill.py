@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -738,12 +739,23 @@ def test_full_disk_stops_cleanly_and_the_journal_is_intact(tmp_path, monkeypatch
 
 
 def test_a_run_that_is_cancelled_keeps_what_was_answered(tmp_path):
-    with Loopback(lambda q: Reply(chat(sentences(q.text)), delay=0.02)) as server:
-        threading.Timer(0.8, lambda: os.kill(os.getpid(), 2)).start()
-        with pytest.raises(KeyboardInterrupt):
+    interrupted = threading.Event()
+
+    def answer(question):
+        if len(server.asked) >= 40 and not interrupted.is_set():
+            interrupted.set()
+            os.kill(os.getpid(), signal.SIGINT)
+        return Reply(chat(sentences(question.text)), delay=0.02)
+
+    # A shell that starts the tests in the background has SIGINT ignored; here it must be Python's own again.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Loopback(answer) as server, pytest.raises(KeyboardInterrupt):
             distilled(server, tmp_path, *texts(1000), concurrency=4)
-        with Journal(tmp_path / "journal.jsonl") as journal:
-            assert len(journal.keys) >= len(server.asked) - 5 > 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        assert len(journal.keys) >= len(server.asked) - 5 > 0
 
 
 # ---- the script ----
