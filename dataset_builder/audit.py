@@ -92,7 +92,7 @@ _NEGATIONS = frozenset(
     couldn't shouldn't hasn't haven't hadn't lacks lacking lacked dont doesnt didnt isnt wasnt wont cant
     """.split()
 )
-NEGATED_WITHIN = 3  # words behind a negation that it turns round
+_CLAUSE = re.compile(r"[.,;:!?()]+|\bbut\b|\balthough\b|\bthough\b", re.IGNORECASE)  # a negation reaches to its end
 
 # What is said on one side is contradicted by the other, where that stands in the review and the first does not.
 _OPPOSITES = (
@@ -111,6 +111,11 @@ _OPPOSITES = (
         "terrible horrible awful worst junk garbage useless worthless",
     ),
 )
+_REFUTED = [
+    ({stem(word) for word in claims.split()}, {stem(word) for word in refutes.split()})
+    for pair in _OPPOSITES
+    for claims, refutes in (pair, pair[::-1])
+]
 
 
 class HalfAudit(NamedTuple):
@@ -209,38 +214,27 @@ def _is_too_short(review: str, half: str) -> bool:
     return len(can) < SHORT_REVIEW and len(says - can) > len(says & can)
 
 
-def _polarity(words: Sequence[str]) -> tuple[set[str], set[str]]:
-    """Stems of content words that stand plainly, and of those that stand behind a negation ("not only" is none)."""
+def _polarity(text: str) -> tuple[set[str], set[str]]:
+    """Stems of content words that stand plainly, and of those behind a negation in their clause."""
     plain: set[str] = set()
     negated: set[str] = set()
-    left = 0  # words that the last negation still turns round
-    for place, word in enumerate(words):
-        if word in _NEGATIONS:
-            left = 0 if words[place + 1 : place + 2] == ["only"] else NEGATED_WITHIN
-            continue
-        if is_content(word) or word in OPINIONS:
-            (negated if left else plain).add(stem(word))
-        left = max(0, left - 1)
+    for clause in _CLAUSE.split(text):
+        words = words_of(clause)
+        turned = False
+        for place, word in enumerate(words):
+            if word in _NEGATIONS:
+                turned = words[place + 1 : place + 2] != ["only"]  # "not only sturdy" denies nothing
+            elif is_content(word) or word in OPINIONS:
+                (negated if turned else plain).add(stem(word))
     return plain, negated
 
 
 def _contradicts(review: str, half: str) -> bool:
-    said, denied = _polarity(words_of(without_frame(half)))
-    plain: set[str] = set()
-    negated: set[str] = set()
-    for sentence in sentences(review):
-        of_sentence = _polarity(words_of(sentence))
-        plain |= of_sentence[0]
-        negated |= of_sentence[1]
+    said, denied = _polarity(without_frame(half))
+    plain, negated = _polarity(review)
     if said & (negated - plain - denied) or denied & (plain - negated - said):
         return True
-    for one, other in _OPPOSITES:
-        for side, against in ((one, other), (other, one)):
-            claims = {stem(word) for word in side.split()}
-            refutes = {stem(word) for word in against.split()}
-            if said & claims and plain & refutes and not plain & claims:
-                return True
-    return False
+    return any(said & claims and plain & refutes and not plain & claims for claims, refutes in _REFUTED)
 
 
 @dataclass(frozen=True)
