@@ -4,6 +4,7 @@
     python -m dataset_builder import --reference FOLDER --domain beauty --output data/beauty
     python -m dataset_builder sample --output data/sample
     python -m dataset_builder info data/beauty
+    python -m dataset_builder audit runs/distilled --reviews reviews.json.gz
 
 Prints a summary with every skip and its count. Errors are one line on stderr, exit code 2.
 """
@@ -12,6 +13,7 @@ import argparse
 import sys
 
 from .assemble import PROTOCOLS
+from .audit_report import add_command as add_audit_command
 from .pipeline import build_tables
 from .reference import build_tables_from_reference
 from .sample import add_command as add_sample_command
@@ -66,6 +68,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     info.set_defaults(run=lambda options: print(summary(load_tables(options.dataset))))
 
     add_sample_command(commands)
+    add_audit_command(commands)
     return parser.parse_args(arguments)
 
 
