@@ -75,5 +75,13 @@ def open_text(path: str | Path) -> Iterator[TextIO]:
         raise DatasetError(f"{path}: damaged or truncated archive ({error}); download it again") from error
 
 
+def numbered_lines(path: str | Path) -> Iterator[tuple[str, str]]:
+    """Yield (place, line) of every line that is not blank; the place names file and line for an error message."""
+    with open_text(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield f"{path} line {number}", line
+
+
 def _as_text(stream: io.BufferedIOBase) -> TextIO:
     return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import DatasetError
-from .files import existing_file, open_text
+from .files import existing_file, numbered_lines
 
 
 COLUMNS = ("review_row", "user_preference", "item_attributes")
@@ -75,21 +75,17 @@ def read_rationales(path: str | Path, *, teacher: str, prompt: str, skipped: Cou
 
 
 def _json_rows(path: str | Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with open_text(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            place = f"{path} line {number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DatasetError(f"{place}: not JSON ({error}); mend or delete the line") from error
-            if not isinstance(row, dict):
-                raise DatasetError(f"{place}: not a JSON object; mend or delete the line")
-            for column in COLUMNS:
-                if column not in row:
-                    raise DatasetError(f"{place}: no {column!r}; each line needs {', '.join(COLUMNS)}")
-            yield place, row
+    for place, line in numbered_lines(path):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DatasetError(f"{place}: not JSON ({error}); mend or delete the line") from error
+        if not isinstance(row, dict):
+            raise DatasetError(f"{place}: not a JSON object; mend or delete the line")
+        for column in COLUMNS:
+            if column not in row:
+                raise DatasetError(f"{place}: no {column!r}; each line needs {', '.join(COLUMNS)}")
+        yield place, row
 
 
 def _parquet_rows(path: str | Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -31,7 +31,7 @@ from .assemble import PROTOCOLS, assemble
 from .catalog import read_item_text
 from .errors import DatasetError
 from .explanations import clean_text
-from .files import describe, open_text
+from .files import describe, numbered_lines, open_text
 from .ids import ITEM_ID_STREAM, USER_ID_STREAM, drawn_ids
 from .interactions import LEAVE_ONE_OUT
 from .rationales import rationale
@@ -196,18 +196,14 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _integer_lines(path: Path) -> Iterator[tuple[str, list[int]]]:
-    with open_text(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            place = f"{path} line {number}"
-            try:
-                numbers = [int(word) for word in line.split()]
-            except ValueError:
-                raise DatasetError(f"{place}: not all integers; a line is `user item item …`") from None
-            if min(numbers) < 1:
-                raise DatasetError(f"{place}: id {min(numbers)}; ids start at 1")
-            yield place, numbers
+    for place, line in numbered_lines(path):
+        try:
+            numbers = [int(word) for word in line.split()]
+        except ValueError:
+            raise DatasetError(f"{place}: not all integers; a line is `user item item …`") from None
+        if min(numbers) < 1:
+            raise DatasetError(f"{place}: id {min(numbers)}; ids start at 1")
+        yield place, numbers
 
 
 def _read_sequences(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -30,10 +30,15 @@ def fsync_tree(path: Path) -> None:
 def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary folder, then put it in the place of `target`."""
     work = target.with_name(f".{target.name}.writing")
-    old = target.with_name(f".{target.name}.replaced")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     write(work)
+    put_in_place(work, target)
+
+
+def put_in_place(work: Path, target: Path) -> None:
+    """Give a folder that is written to its end the name of `target`; see `recover` for a kill between the renames."""
+    old = target.with_name(f".{target.name}.replaced")
     fsync_tree(work)
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():

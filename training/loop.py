@@ -363,10 +363,7 @@ class _Run:
         if self.accelerator.is_main_process:
             state = {"fingerprint": self.data.info["fingerprint"], "recipe": self.recipe.as_dict()}
             checkpoints.write_json(work / checkpoints.STATE_FILE, state)
-            checkpoints.replace_folder(
-                self.output_dir / checkpoints.LAST, lambda folder: shutil.copytree(work, folder, dirs_exist_ok=True)
-            )
-            shutil.rmtree(work)
+            checkpoints.put_in_place(work, self.output_dir / checkpoints.LAST)
         self.accelerator.wait_for_everyone()
 
     def record(self, total_steps: int) -> dict:
