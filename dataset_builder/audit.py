@@ -14,6 +14,7 @@
 | contradicts | says of the item what the review denies, or the opposite of what the review says |
 | short_review | says more than so short a review could support |
 | unsupported_words | has a word that nothing in the review comes near |
+| judged_unsupported | is not supported by the review, says the judge that `apply_policy` was given |
 
 A score says how likely the half is grounded; a flag says what to look at. The policy rejects a half on a score below
 its threshold or on one of the flags in `REJECTING`. This file asks no server: who re-asks hands `apply_policy` a
@@ -47,6 +48,7 @@ __all__ = [
     "Ask",
     "AskAgain",
     "HalfAudit",
+    "Judge",
     "Policy",
     "apply_policy",
     "audit_halves",
@@ -66,8 +68,9 @@ FLAGS = (
     "contradicts",
     "short_review",
     "unsupported_words",
+    "judged_unsupported",
 )
-REJECTING = frozenset({"empty", "off_format", "copied_whole", "contradicts"})
+REJECTING = frozenset({"empty", "off_format", "copied_whole", "contradicts", "judged_unsupported"})
 CHOICES = ("kept", "asked_again", "own_sentence", "left_empty")
 FALLBACKS = ("sentence", "empty")
 
@@ -277,6 +280,8 @@ class AskAgain(NamedTuple):
 Answer = Mapping[str, str | None]  # by the names in HALVES; one that is missing or None was not answered
 # All reviews of one attempt at once, so that they can be asked side by side; one answer to each, in their order.
 Ask = Callable[[Sequence[AskAgain]], Sequence[Answer]]
+# Reviews and a half of each; whether each half is supported.
+Judge = Callable[[Sequence[str], Sequence[str]], Sequence[bool]]
 
 
 def apply_policy(
@@ -285,6 +290,7 @@ def apply_policy(
     policy: Policy,
     ask: Ask | None = None,
     *,
+    judge: Judge | None = None,
     audits: Sequence[HalfAudit] | None = None,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
@@ -299,6 +305,8 @@ def apply_policy(
     policy : Policy
     ask : callable, optional
         Asks the teacher again; without it nothing is asked.
+    judge : callable, optional
+        Says of the halves that the score would keep whether the review supports them; the others are not kept.
     audits : sequence of HalfAudit, optional
         What `audit_rows` found, when that is known already.
     progress : bool
@@ -324,6 +332,7 @@ def apply_policy(
     asked: dict[tuple[int, str], int] = {}
     wanted: list[tuple[int, str]] = []
     places = [(place, half) for place in range(len(rows)) for half in HALVES]
+    audits = _judged(judge, policy, [reviews[p] for p, _ in places], [rows[p][half] for p, half in places], audits)
     for key, audit in zip(places, audits, strict=True):
         if policy.keeps(audit):
             settled[key] = _settled(rows[key[0]][key[1]], audit.score, audit.flags, "kept")
@@ -347,12 +356,10 @@ def apply_policy(
             raise DatasetError(f"{len(requests)} reviews asked again, {len(answers)} answers; give one to each")
         answer_of = dict(zip(halves_of, answers, strict=True))
         tried = [(place, half) for place, halves in halves_of.items() for half in halves]
-        audits = audit_halves(
-            [reviews[place] for place, _ in tried],
-            [answer_of[place].get(half) for place, half in tried],
-            [half for _, half in tried],
-            progress=progress,
-        )
+        texts = [reviews[place] for place, _ in tried]
+        halves = [answer_of[place].get(half) for place, half in tried]
+        audits = audit_halves(texts, halves, [half for _, half in tried], progress=progress)
+        audits = _judged(judge, policy, texts, halves, audits)
         for (place, half), audit in zip(tried, audits, strict=True):
             if policy.keeps(audit):
                 settled[place, half] = _settled(answer_of[place][half], audit.score, audit.flags, "asked_again")
@@ -370,6 +377,25 @@ def apply_policy(
         | {f"{half}{name}": value for half in HALVES for name, value in settled[place, half].items()}
         | {f"{half}_asks": asked.get((place, half), 0) for half in HALVES}
         for place, row in enumerate(rows)
+    ]
+
+
+def _judged(
+    judge: Judge | None,
+    policy: Policy,
+    reviews: Sequence[str],
+    halves: Sequence[str | None],
+    audits: Sequence[HalfAudit],
+) -> Sequence[HalfAudit]:
+    """The audits with the judge's flag on what the score would keep and the judge would not."""
+    if judge is None:
+        return audits
+    kept = [place for place, audit in enumerate(audits) if policy.keeps(audit)]
+    verdicts = judge([reviews[place] for place in kept], [halves[place] or "" for place in kept])
+    refused = {place for place, verdict in zip(kept, verdicts, strict=True) if not verdict}
+    return [
+        audit._replace(flags=(*audit.flags, "judged_unsupported")) if place in refused else audit
+        for place, audit in enumerate(audits)
     ]
 
 

