@@ -6,10 +6,10 @@
     python -m benchmarks.ungrounded_rate report --reviews R --arms runs/published runs/grounded LABELS.json
 
 `sheet` draws halves of both arms by seed and shuffles them, so that whoever judges does not see which arm a half is
-of; it holds review texts and stays out of the repository, and beside it lies the key from its numbers to ids. Labels are
-`{"labels": {id: 1, 0 or null}}`: 1 grounded, 0 not, null undecided. The policy chooses by the score, so the score alone
-may not judge it. `report` prints, for each arm, (a) the share of the judged halves that are not grounded, and (b) the
-same for all halves, from the scores corrected by what the judged ones show them to be wrong by; and the arms' ratio.
+of; it holds review texts and stays out of the repository, and beside it lies the key from its numbers to ids. Labels
+are `{"labels": {id: 1, 0 or null}}`: 1 grounded, 0 not, null undecided. The policy chooses by the score, so the score
+alone may not judge it. `report` prints, for each arm, (a) the share of the judged halves that are not grounded, and (b)
+the same for all halves, from the scores corrected by what the judged ones show them to be wrong by; and the arms' ratio.
 """
 
 import argparse
