@@ -9,7 +9,7 @@
 of; it holds review texts and stays out of the repository, and beside it lies the key from its numbers to ids. Labels
 are `{"labels": {id: 1, 0 or null}}`: 1 grounded, 0 not, null undecided. The policy chooses by the score, so the score
 alone may not judge it. `report` prints, for each arm, (a) the share of the judged halves that are not grounded, and (b)
-the same for all halves, from the scores corrected by what the judged ones show them to be wrong by; and the arms' ratio.
+the same for all halves, from the scores corrected by what the judged ones show them to be off by; and their ratio.
 """
 
 import argparse
