@@ -256,7 +256,7 @@ class Policy:
     """
 
     threshold: float = THRESHOLD
-    asks: int = 2
+    asks: int = 1
     fallback: str = "sentence"
 
     def __post_init__(self) -> None:

@@ -37,7 +37,7 @@ class Settings:
         "where that does not help, put a sentence of the review there or nothing.",
         default="off",
     )
-    asks: int = _flag("How often a review is asked again at most, under a policy.", default=2)
+    asks: int = _flag("How often a review is asked again at most, under a policy.", default=1)
     judge: bool = _flag("Under a policy, also have the server judge every half that would be kept.", default=False)
 
     concurrency: int = _flag("Most requests in flight at each endpoint; fewer when it slows down.", default=64)

@@ -364,6 +364,12 @@ def test_audit_command_writes_reports_and_rationales_that_can_be_read_back(tmp_p
     assert found[0]["item_attributes"] == "The strap is wide and very comfortable."
     assert found[0]["provenance"]["item_attributes_grounding"] == 1 and found[0]["provenance"]["teacher"] == "t"
     assert skipped["empty_rationale"] == 1 and list(found) == [0]  # neither half of row 1 has anything to stand on
+    # What was settled is shown with its choices and not settled again.
+    settled = ["audit", str(folder / "audited.jsonl"), "--reviews", str(reviews), "--output", str(tmp_path / "again")]
+    assert main(settled) == 0
+    assert "own sentence 1" in capsys.readouterr().out
+    assert main([*settled, "--apply", "empty"]) == 2
+    assert "audit it without --apply" in capsys.readouterr().err
 
 
 def test_audit_command_names_what_is_missing(tmp_path, capsys):
