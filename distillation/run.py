@@ -35,7 +35,7 @@ from .asking import Ask, Asking, Question, Stopped, key_of
 from .client import Pool, teacher_name
 from .journal import Journal
 from .prompts import Prompt, load_prompt, prepare
-from .second_look import JUDGE_FILE, SecondLook, halves_of, new_bar
+from .second_look import JUDGE_FILE, SecondLook, halves_of
 from .settings import Settings
 
 
@@ -147,7 +147,7 @@ class _Run:
         await self._ask_all()
         if self.policy is None:
             return self._write(None)
-        with new_bar(self.progress, _interval()) as bar:
+        with self._bar("asking again", " questions", 0) as bar:
             look = SecondLook(
                 self.journal,
                 self.policy,
@@ -191,21 +191,31 @@ class _Run:
 
     # ---- planning ----
 
-    def _read(self, what: str, total: int | None = None, skipped: Counter[str] | None = None) -> Iterator[Review]:
-        rows = read_reviews(self.reviews, skipped=Counter() if skipped is None else skipped)
-        rows = islice(rows, self.settings.max_reviews)
-        return tqdm(rows, desc=what, unit=" rows", total=total, disable=not self.progress, mininterval=_interval())
+    def _bar(self, what: str, unit: str, total: int | None = None, done: int = 0) -> tqdm:
+        return tqdm(
+            desc=what,
+            unit=unit,
+            total=total,
+            initial=done,
+            disable=not self.progress,
+            mininterval=0.5 if sys.stderr.isatty() else 10.0,
+            smoothing=0.05,
+        )
 
     def _plan(self, model: str) -> None:
         """Number the texts; compare the settings; find which texts the journal lacks."""
         self.skipped: Counter[str] = Counter()
         keys = array("Q")
         digest = hashlib.sha256()
-        for review in self._read("reading reviews", skipped=self.skipped):
+        reviews = islice(read_reviews(self.reviews, skipped=self.skipped), self.settings.max_reviews)
+        bar = self._bar("reading reviews", " rows")
+        for review in reviews:
             text, _ = prepare(review.text, self.settings.max_review_chars)
             key = key_of(text) if text else 0
             digest.update(key.to_bytes(8, "big"))
             keys.append(key)
+            bar.update()
+        bar.close()
         # Texts are numbered by the order of their keys; `first` is the review that stands for all with its text.
         self.texts, first, self.text_of_review = np.unique(
             np.frombuffer(keys, dtype=np.uint64), return_index=True, return_inverse=True
@@ -264,16 +274,7 @@ class _Run:
     async def _ask_all(self) -> None:
         if not self.missing:
             return
-        bar = tqdm(
-            desc="distilling",
-            unit=" texts",
-            total=self.total,
-            initial=self.total - self.missing,
-            disable=not self.progress,
-            mininterval=_interval(),
-            smoothing=0.05,
-        )
-        with bar:
+        with self._bar("distilling", " texts", self.total, self.total - self.missing) as bar:
             asking = self._asking(self.missing)
             await asking.all(self.ask, self._questions(), self.offset_of_text, bar, self._at_once)
 
@@ -304,7 +305,8 @@ class _Run:
         schema = SCHEMA if look is None else pa.unify_schemas([SCHEMA, POLICY_SCHEMA])
 
         def batches() -> Iterator[pa.RecordBatch]:
-            reviews = enumerate(self._read("writing", len(self.to_ask)))
+            reviews = enumerate(islice(read_reviews(self.reviews, skipped=Counter()), len(self.to_ask)))
+            bar = self._bar("writing", " rows", len(self.to_ask))
             while group := list(islice(reviews, LOOK_GROUP if look else ROW_GROUP)):
                 rows = [self._row(position, review, teacher) for position, review in group]
                 if look is not None:
@@ -315,6 +317,8 @@ class _Run:
                 counts["rationales"] += sum(any(row[half] for half in HALVES) for row in rows)
                 flag_counts.update(flag for row in rows for flag in row["flags"])
                 yield pa.RecordBatch.from_pylist(rows, schema)
+                bar.update(len(rows))
+            bar.close()
 
         def write_table(path: Path) -> None:
             with pq.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -351,10 +355,6 @@ class _Run:
             halves, found = halves_of(self.journal.read(int(self.offset_of_text[self.text_of_review[position]])))
             flags |= found
         return row | {"user_preference": halves[0], "item_attributes": halves[1], "flags": sorted(flags)}
-
-
-def _interval() -> float:
-    return 0.5 if sys.stderr.isatty() else 10.0
 
 
 def _whole(target: Path, write: Callable[[Path], object]) -> None:

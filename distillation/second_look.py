@@ -140,8 +140,3 @@ class SecondLook:
             self._keys = np.insert(self._keys, where[missing], keys[missing])
             self._offsets = np.insert(self._offsets, where[missing], offsets[missing])
         return [self.journal.read(int(offsets[number])) for number in place]
-
-
-def new_bar(show: bool, interval: float) -> tqdm:
-    """The bar of a second look; it stays away where nothing is asked."""
-    return tqdm(desc="asking again", unit=" questions", total=0, disable=not show, mininterval=interval, delay=1.0)
