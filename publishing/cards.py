@@ -38,13 +38,16 @@ SHOWN_METRICS = ("hr@*", "ndcg@*", "mrr", "bleu-*", "rouge-?-f")
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
 
-def escape(value: Any) -> str:
-    """Text from data as one line of Markdown that means nothing but itself."""
+def one_line(value: Any) -> str:
+    """Text from data without line breaks and control characters, and not too long."""
     kept = (" " if char.isspace() else char for char in str(value))
     line = " ".join("".join(char for char in kept if unicodedata.category(char)[0] != "C").split())
-    if len(line) > LONGEST_TEXT:
-        line = line[: LONGEST_TEXT - 1] + "…"
-    return "".join(f"\\{char}" if char in r"\`*_{}[]<>()#+!|~&$:@." else char for char in line)
+    return line if len(line) <= LONGEST_TEXT else line[: LONGEST_TEXT - 1] + "…"
+
+
+def escape(value: Any) -> str:
+    """Text from data as one line of Markdown that means nothing but itself."""
+    return "".join(f"\\{char}" if char in r"\`*_{}[]<>()#+!|~&$:@." else char for char in one_line(value))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -100,7 +103,13 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
         language="en",
         license="apache-2.0",
         library_name="transformers",
-        tags=["rdrec", "recommendation", "explainable-recommendation", "t5", *([protocol] if protocol else [])],
+        tags=[
+            "rdrec",
+            "recommendation",
+            "explainable-recommendation",
+            "t5",
+            *([one_line(protocol)] if protocol else []),
+        ],
         datasets=None if dataset_id is None else [dataset_id],
         base_model=base if base and _is_hub_name(base) else None,
         model_name=repo_id.split("/")[1],
@@ -117,6 +126,7 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
         training=_training_lines(record, conversion, trained_on),
         weights_sha256=digest,
         can_repeat=record is not None,
+        synthetic=trained_on.get("source", {}).get("kind") == "sample",
     )
     return card.content
 
@@ -197,15 +207,15 @@ def _eval_results(own: dict | None, dataset_id: str | None) -> list[EvalResult]:
     """Metadata that the Hub renders; results of a part of the queries are left to the text."""
     if own is None or own.get("max_samples"):
         return []
-    domain = str(own["dataset"]["domain"])
+    domain = one_line(own["dataset"]["domain"])
     return [
         EvalResult(
             task_type="recommendation" if task != "explanation" else "text-generation",
             task_name=name,
             dataset_type=dataset_id or domain,
-            dataset_name=f"{domain} ({own['protocol']})",
+            dataset_name=f"{domain} ({one_line(own['protocol'])})",
             dataset_config=TASK_CONFIGS[task],
-            dataset_split=own["split"],
+            dataset_split=one_line(own["split"]),
             metric_type=metric,
             metric_name=metric.upper(),
             metric_value=value,
@@ -256,16 +266,16 @@ def dataset_card(repo_id: str, tables: Tables, audit: Path | None = None) -> str
     info, found = tables.info, measure(tables)
     rows = {f"{config}/{split}": part.num_rows for config, split, part in tables.parts() if part.num_rows}
     total = sum(rows.values())
-    sources = info["source"]
+    synthetic = info["source"].get("kind") == "sample"
     data = DatasetCardData(
         language="en",
-        license="other",
-        tags=["rdrec", "recommendation", "explainable-recommendation", info["protocol"]],
-        pretty_name=f"{info['domain']}: rationales for recommendation"[:LONGEST_TEXT],
+        license="apache-2.0" if synthetic else "other",
+        tags=["rdrec", "recommendation", "explainable-recommendation", one_line(info["protocol"])],
+        pretty_name=one_line(f"{info['domain']}: rationales for recommendation"),
         size_categories=next((name for bound, name in SIZES if total < bound), "10M<n<100M"),
         task_categories=["text-generation"],
         configs=card_configs(tables),
-        license_name="research-use-of-review-data",
+        **({} if synthetic else {"license_name": "research-use-of-review-data"}),
     )
     config = "rationales" if "rationales/train" in rows else "interactions"
     card = DatasetCard.from_template(
@@ -287,14 +297,14 @@ def dataset_card(repo_id: str, tables: Tables, audit: Path | None = None) -> str
         leaks=_leak_lines(info, found),
         teachers=_teacher_lines(found["teachers"]),
         grounding=_grounding_lines(found["grounding"], audit),
-        sources=_source_lines(sources),
+        sources=_source_lines(info["source"]),
         skipped="\n".join(
             f"- {escape(reason.replace('_', ' '))}: {count:,}" for reason, count in info["skipped"].items()
         )
         or "- nothing",
         fingerprint=escape(info["fingerprint"]),
         info_file=INFO_FILE,
-        synthetic=sources.get("kind") == "sample",
+        synthetic=synthetic,
         num_negatives=int(info["num_negatives"]),
     )
     return card.content

@@ -16,7 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, ModelCard, SpaceCard
+import yaml
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    DatasetCard,
+    HfApi,
+    ModelCard,
+    SpaceCard,
+    constants,
+)
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import get_token, validate_repo_id
@@ -111,15 +120,16 @@ class Hub:
     Raises
     ------
     PublishError
-        No token, a token the Hub does not know, or one that may only read.
+        Offline, no token, a token the Hub does not know, or one that may only read.
     """
 
     def __init__(self, endpoint: str | None = None):
+        if constants.is_offline_mode():
+            raise PublishError("HF_HUB_OFFLINE is set, so nothing can be published: unset it")
         self._token = get_token()
         if self._token is None:
             raise PublishError("no Hugging Face token: run `hf auth login`, or set HF_TOKEN to one with write rights")
         self.api = HfApi(endpoint=endpoint, token=self._token)
-        # Of this push: answers of an earlier process with the same token may be old.
         found = self._asked("whoami", lambda: self.api.whoami())
         self.namespaces = [found["name"], *(org["name"] for org in found.get("orgs", []))]
         role = found.get("auth", {}).get("accessToken", {}).get("role")
@@ -157,7 +167,7 @@ class Hub:
             self._asked(str(target), lambda: CARDS[target.kind](text).validate(repo_type=target.kind))
         except PublishError:
             raise
-        except ValueError as error:
+        except (ValueError, yaml.YAMLError) as error:
             raise PublishError(f"{target}: the Hub does not accept its card: {_one_line(error)}") from error
 
     def _read(self, state: State) -> None:
