@@ -110,21 +110,25 @@ def load_pretrained(
     if kind == "rdrec":
         tokenizer = RDRecTokenizer.from_pretrained(name, revision=revision)
     else:
-        base = AutoTokenizer.from_pretrained(name, revision=revision)
-        tokenizer = RDRecTokenizer(
-            tokenizer_object=base.backend_tokenizer,
-            max_whole_words=rows,
-            eos_token=base.eos_token,
-            unk_token=base.unk_token,
-            pad_token=base.pad_token,
-            extra_special_tokens=base.extra_special_tokens,
-        )
+        tokenizer = rdrec_tokenizer(AutoTokenizer.from_pretrained(name, revision=revision), rows)
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
             f"{name}: its tokenizer has {len(tokenizer)} pieces, its model {model.config.vocab_size} embeddings: they "
             "do not belong together, get both anew"
         )
     return model, tokenizer
+
+
+def rdrec_tokenizer(base, max_whole_words: int) -> RDRecTokenizer:
+    """A plain T5 tokenizer as one of ours."""
+    return RDRecTokenizer(
+        tokenizer_object=base.backend_tokenizer,
+        max_whole_words=max_whole_words,
+        eos_token=base.eos_token,
+        unk_token=base.unk_token,
+        pad_token=base.pad_token,
+        extra_special_tokens=base.extra_special_tokens,
+    )
 
 
 def _new_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGeneration, RDRecTokenizer]:
