@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from dataset_builder.audit_report import HALVES, rate
 from dataset_builder.grounding import THRESHOLD
 from dataset_builder.tables import INFO_FILE, SCHEMAS, Tables, card_configs
 from training.checkpoints import RECORD_FILE
 
-from .contents import CONVERSION_FILE, RESULTS, read_json
+from .contents import ADAPTER_FILE, CONVERSION_FILE, RESULTS, is_hub_name, read_json
 from .hub import PublishError, sha256_of
 from .measures import measure
 
@@ -80,7 +78,8 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
     """
     record, conversion = read_json(folder / RECORD_FILE), read_json(folder / CONVERSION_FILE)
     own = read_json(folder / RESULTS[0])
-    weights = folder / "model.safetensors"
+    adapter = read_json(folder / ADAPTER_FILE)
+    weights = folder / ("model.safetensors" if adapter is None else "adapter_model.safetensors")
     digest = sha256_of(weights) if weights.is_file() else None
     if own is not None:
         _check_results(own, folder / RESULTS[0])
@@ -111,7 +110,7 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
             *([one_line(protocol)] if protocol else []),
         ],
         datasets=None if dataset_id is None else [dataset_id],
-        base_model=base if base and _is_hub_name(base) else None,
+        base_model=base if base and is_hub_name(base) else None,  # of adapters too: they start from what is under them
         model_name=repo_id.split("/")[1],
         eval_results=_eval_results(own, dataset_id) or None,
     )
@@ -120,6 +119,8 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
         template_path=str(TEMPLATES["model"]),
         repo_id=repo_id,
         dataset_id=dataset_id,
+        base_id=None if adapter is None else adapter["base_model_name_or_path"],
+        weights=weights.name,
         title=escape(repo_id.split("/")[1]),
         summary=_model_summary(trained_on),
         results=_results_tables([one for one in (own, *others) if one], digest),
@@ -134,14 +135,6 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
 def _check_results(results: dict, path: Path) -> None:
     if not isinstance(results.get("results"), dict) or "protocol" not in results:
         raise PublishError(f"{path}: not a file that eval.py wrote: give its eval_results.json")
-
-
-def _is_hub_name(name: str) -> bool:
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return name.count("/") == 1 and not Path(name).exists()
 
 
 def _model_summary(trained_on: dict) -> str:

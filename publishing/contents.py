@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 from huggingface_hub import RepoCard
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from dataset_builder.tables import INFO_FILE, SPLITS, Tables, fingerprint, load_tables
 from modeling_rdrec import configuration_rdrec, pipeline_rdrec
@@ -24,8 +26,9 @@ from .hub import Files, PublishError
 
 METRICS_DIR = Path(__file__).resolve().parents[1] / "metrics"
 CODE_DIR = Path(configuration_rdrec.__file__).parent
-WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
+WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model", "catalog*")
+ADAPTER_FILE = "adapter_config.json"
 CONVERSION_FILE = "conversion_record.json"
 RESULTS = ("eval_results.json", "eval_results_validation.json")
 PATH_KEYS = ("dataset", "output_dir", "model_name_or_path")
@@ -67,8 +70,8 @@ def model_files(folder: Path, dataset_id: str | None = None) -> Files:
     """
     if not folder.is_dir():
         raise PublishError(f"--model {folder}: no such folder")
-    config = read_json(folder / "config.json")
-    if config is None:
+    config, adapter = read_json(folder / "config.json"), read_json(folder / ADAPTER_FILE)
+    if config is None and adapter is None:
         raise PublishError(f"--model {folder}: no config.json, so no finished checkpoint: train to the end, or convert")
     files: Files = {
         path.name: path
@@ -82,9 +85,20 @@ def model_files(folder: Path, dataset_id: str | None = None) -> Files:
             files[name] = folder / name
     # The code that eval.py measured with, not what lay beside the weights when they were saved.
     files |= {path.name: path for path in sorted(CODE_DIR.glob("*.py")) if path.name != "__init__.py"}
-    config["auto_map"] = configuration_rdrec.AUTO_MAP
-    config["custom_pipelines"] = pipeline_rdrec.CUSTOM_PIPELINES
-    files["config.json"] = _json_bytes(config)
+    if adapter is not None:
+        base = adapter["base_model_name_or_path"]
+        if not is_hub_name(base):
+            raise PublishError(
+                f"--model {folder}: adapters over a folder of this machine ({base}): publish that checkpoint first, "
+                "and train with its repo id as model_name_or_path"
+            )
+        files[ADAPTER_FILE] = folder / ADAPTER_FILE
+    else:
+        config |= {
+            "auto_map": configuration_rdrec.AUTO_MAP,
+            "custom_pipelines": pipeline_rdrec.CUSTOM_PIPELINES,
+        }
+        files["config.json"] = _json_bytes(config)
     record = read_json(folder / RECORD_FILE)
     if record is not None:
         recipe = published_recipe(record["recipe"], dataset_id)
@@ -96,6 +110,15 @@ def model_files(folder: Path, dataset_id: str | None = None) -> Files:
             f"eval.py --model {folder} first"
         )
     return files
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a model's name is a repo id rather than a folder."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1 and not Path(name).exists()
 
 
 def published_recipe(recipe: dict[str, Any], dataset_id: str | None) -> dict[str, Any]:

@@ -148,17 +148,21 @@ class Hub:
             For a name that is no repo id, a repo of others or one that this tool did not make, a public repo where a
             private one is asked for, a tag that names another commit, or a card that the Hub does not accept.
         """
-        check_repo_id(target.repo_id)
-        namespace = target.repo_id.split("/")[0]
-        if namespace not in self.namespaces:
-            raise PublishError(
-                f"{target.repo_id}: {namespace} is not yours: your token writes to {', '.join(self.namespaces)}; give "
-                "--namespace"
-            )
+        self.check_target(target.repo_id)
         self._check_card(target, files)
         state = State(target, with_manifest(files))
         self._read(state)
         return state
+
+    def check_target(self, repo_id: str) -> None:
+        """Raise PublishError for a name that is no repo id, or one in the namespace of others."""
+        check_repo_id(repo_id)
+        namespace = repo_id.split("/")[0]
+        if namespace not in self.namespaces:
+            raise PublishError(
+                f"{repo_id}: {namespace} is not yours: your token writes to {', '.join(self.namespaces)}; give another "
+                "namespace"
+            )
 
     def _check_card(self, target: Target, files: Files) -> None:
         card = files["README.md"]

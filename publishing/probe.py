@@ -10,15 +10,27 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 
-def answers(name: str, **pinned) -> dict:
-    """Answers of a checkpoint to a few queries, in full precision, and a hash of its logits."""
-    import torch
+def load(name: str, base: str | None, revision: str | None) -> tuple:
+    """Model and tokenizer by name; adapters over their base."""
     from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
 
+    pinned = {} if revision is None else {"revision": revision, "code_revision": revision}
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True, **pinned)
+    if base is not None:
+        from peft import PeftModel
+
+        under = AutoModel.from_pretrained(base, trust_remote_code=True)
+        return PeftModel.from_pretrained(under, name, revision=revision).merge_and_unload().eval(), tokenizer
     model = AutoModel.from_pretrained(name, trust_remote_code=True, **pinned).eval()
     same = AutoModelForSeq2SeqLM.from_pretrained(name, trust_remote_code=True, **pinned)
     assert type(same).__name__ == type(model).__name__
-    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True, **pinned)
+    return model, tokenizer
+
+
+def answers(model, tokenizer) -> dict:
+    """Answers of a checkpoint to a few queries, in full precision, and a hash of its logits."""
+    import torch
+
     users = list(range(1, min(3, tokenizer.num_ids("user") or 3) + 1))
     items = list(range(1, min(12, tokenizer.num_ids("item") or 12) + 1))
     histories = [items[n : n + 3] for n in range(len(users))]
@@ -58,8 +70,8 @@ def main(asked: dict) -> dict:
         }
     }
     if asked["kind"] == "model":
-        made["before"] = answers(asked["local"])
-        made["after"] = answers(asked["repo_id"], revision=asked["revision"], code_revision=asked["revision"])
+        made["before"] = answers(*load(asked["local"], asked["base"], None))
+        made["after"] = answers(*load(asked["repo_id"], asked["base"], asked["revision"]))
     elif asked["kind"] == "dataset":
         made["tables"] = rows_of_dataset(asked["repo_id"], asked["revision"], asked["configs"], asked["local"])
     return made

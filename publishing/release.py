@@ -18,11 +18,12 @@ REVISION = re.compile(r"[A-Za-z0-9][\w./-]*")
 
 @dataclass
 class Part:
-    """One repo of a release; `configs` (config to splits) where it is a dataset."""
+    """One repo of a release; `configs` (config to splits) of a dataset, `base` (a repo id) of adapters."""
 
     target: Target
     files: Files
     configs: dict[str, list[str]] | None = None
+    base: str | None = None
 
 
 class Release:
@@ -63,7 +64,7 @@ class Release:
             commit = hub.push(state)
             url = f"{hub.api.endpoint}/{'' if part.target.kind == 'model' else part.target.kind + 's/'}"
             print(f"{part.target}: {'commit' if changed else 'nothing changed, still commit'} {commit}", flush=True)
-            found = verify(part.target, state.files, commit, hub.api.endpoint, part.configs)
+            found = verify(part.target, state.files, commit, hub.api.endpoint, part.configs, part.base)
             print(f"{part.target}: verified: {found}: {url}{part.target.repo_id}", flush=True)
 
     def parts(self) -> list[Part]:
@@ -95,6 +96,8 @@ class Release:
         # Damaged weights, or those of another size than the configuration says, are named here, before they are sent.
         _, tokenizer = load_pretrained(str(folder))
         trained_on = contents.trained_on(folder)
+        adapter = contents.read_json(folder / contents.ADAPTER_FILE)
+        base = None if adapter is None else adapter["base_model_name_or_path"]
         if tables is not None:
             check_same_catalog(tokenizer, TaskData(tables), arguments.model, arguments.dataset)
             if trained_on and trained_on["fingerprint"] != tables.info["fingerprint"]:
@@ -105,11 +108,14 @@ class Release:
         info = trained_on or (None if tables is None else tables.info)
         if arguments.hub_model_id is None and not info:
             raise PublishError(f"--model {folder}: its domain is not recorded: name its repo with --hub_model_id")
-        repo_id = arguments.hub_model_id or f"{arguments.namespace}/{_name(info, 'rdrec-{}')}"
+        repo_id = (
+            arguments.hub_model_id
+            or f"{arguments.namespace}/{_name(info, 'rdrec-{}' if base is None else 'rdrec-{}-lora')}"
+        )
         check_repo_id(repo_id)
         others = [Path(path) for path in arguments.eval_results]
         files["README.md"] = cards.model_card(repo_id, folder, dataset_id, others).encode()
-        return Part(self._target(repo_id, "model"), files)
+        return Part(self._target(repo_id, "model"), files, base=base)
 
 
 def _name(info: dict, form: str) -> str:

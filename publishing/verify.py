@@ -31,7 +31,12 @@ def stage(files: Files, folder: Path) -> Path:
 
 
 def verify(
-    target: Target, files: Files, commit: str, endpoint: str, configs: dict[str, list[str]] | None = None
+    target: Target,
+    files: Files,
+    commit: str,
+    endpoint: str,
+    configs: dict[str, list[str]] | None = None,
+    base: str | None = None,
 ) -> str:
     """Download a commit into an empty cache, compare it with what was pushed, load it by name and use it.
 
@@ -45,6 +50,8 @@ def verify(
         The Hub it was pushed to.
     configs : dict of str to list of str, optional
         Of a dataset: config to splits.
+    base : str, optional
+        Of adapters: the checkpoint under them.
 
     Returns
     -------
@@ -69,6 +76,7 @@ def verify(
             "revision": commit,
             "local": str(local),
             "configs": configs,
+            "base": base,
         }
         done = subprocess.run(
             [sys.executable, "-I", str(PROBE), json.dumps(asked)],

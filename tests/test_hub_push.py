@@ -170,7 +170,7 @@ def test_a_server_that_starts_again_still_has_everything(hub):
         (None, "rdrec/m", "no Hugging Face token: run `hf auth login`"),
         ("hf_unknown", "rdrec/m", r"does not know your Hugging Face token \(401\): run"),
         ("hf_reader", "rdrec/m", "token of rdrec may only read: make one with write rights at"),
-        ("hf_other", "rdrec/m", "rdrec is not yours: your token writes to other; give --namespace"),
+        ("hf_other", "rdrec/m", "rdrec is not yours: your token writes to other; give another"),
         ("hf_writer", "rdrec/what is this", "'rdrec/what is this' is no repo id: "),
         ("hf_writer", "rdrec", "'rdrec' is no repo id: give NAMESPACE/NAME"),
     ],
