@@ -51,7 +51,7 @@ class Fault:
     """What the next `times` requests whose "METHOD /path" `route` matches get in place of an answer.
 
     `status` with `headers`; or with `cut` the connection closes: "body" in the middle of the request's body, "reply"
-    after the request was carried out.
+    after the request was carried out, "half" in the middle of the answer.
     """
 
     route: str
@@ -261,6 +261,9 @@ class _Handler(BaseHTTPRequestHandler):
                 if fault is not None and fault.cut is None:
                     raise _Refusal(fault.status, "a fault on purpose", headers=fault.headers)
                 made = self._dispatch()
+                if fault is not None and fault.cut == "half":
+                    status, content, headers = made
+                    self._send(status, content[: len(content) // 2], headers | {"Content-Length": str(len(content))})
                 if fault is not None:
                     raise _Cut
             except _Refusal as refusal:
