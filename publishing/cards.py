@@ -20,7 +20,7 @@ from dataset_builder.grounding import THRESHOLD
 from dataset_builder.tables import INFO_FILE, SCHEMAS, Tables, card_configs
 from training.checkpoints import RECORD_FILE
 
-from .contents import ADAPTER_FILE, CONVERSION_FILE, RESULTS, is_hub_name, read_json
+from .contents import CONVERSION_FILE, RESULTS, base_of, is_hub_name, read_json
 from .hub import PublishError, sha256_of
 from .measures import measure
 
@@ -78,8 +78,8 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
     """
     record, conversion = read_json(folder / RECORD_FILE), read_json(folder / CONVERSION_FILE)
     own = read_json(folder / RESULTS[0])
-    adapter = read_json(folder / ADAPTER_FILE)
-    weights = folder / ("model.safetensors" if adapter is None else "adapter_model.safetensors")
+    under = base_of(folder)
+    weights = folder / ("model.safetensors" if under is None else "adapter_model.safetensors")
     digest = sha256_of(weights) if weights.is_file() else None
     if own is not None:
         _check_results(own, folder / RESULTS[0])
@@ -101,7 +101,7 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
     data = ModelCardData(
         language="en",
         license="apache-2.0",
-        library_name="transformers",
+        library_name="transformers" if under is None else "peft",
         tags=[
             "rdrec",
             "recommendation",
@@ -110,7 +110,7 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
             *([one_line(protocol)] if protocol else []),
         ],
         datasets=None if dataset_id is None else [dataset_id],
-        base_model=base if base and is_hub_name(base) else None,  # of adapters too: they start from what is under them
+        base_model=base if base and is_hub_name(base) else None,
         model_name=repo_id.split("/")[1],
         eval_results=_eval_results(own, dataset_id) or None,
     )
@@ -119,7 +119,7 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
         template_path=str(TEMPLATES["model"]),
         repo_id=repo_id,
         dataset_id=dataset_id,
-        base_id=None if adapter is None else adapter["base_model_name_or_path"],
+        base=under,
         weights=weights.name,
         title=escape(repo_id.split("/")[1]),
         summary=_model_summary(trained_on),

@@ -10,7 +10,7 @@ import fnmatch
 import html
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from huggingface_hub import RepoCard
@@ -53,6 +53,33 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
+class Base(NamedTuple):
+    """The checkpoint under adapters."""
+
+    repo_id: str
+    revision: str | None
+
+
+def base_of(folder: Path) -> Base | None:
+    """What adapters lie over; None for a checkpoint with weights of its own.
+
+    Raises
+    ------
+    PublishError
+        Adapters over a folder of this machine, which nobody else could load.
+    """
+    adapter = read_json(folder / ADAPTER_FILE)
+    if adapter is None:
+        return None
+    name = adapter.get("base_model_name_or_path")
+    if not isinstance(name, str) or not is_hub_name(name):
+        raise PublishError(
+            f"--model {folder}: adapters over a folder of this machine ({name}): publish that checkpoint first, and "
+            "train with its repo id as model_name_or_path"
+        )
+    return Base(name, adapter.get("revision"))
+
+
 def model_files(folder: Path, dataset_id: str | None = None) -> Files:
     """Files of a model repo, without its card.
 
@@ -70,8 +97,8 @@ def model_files(folder: Path, dataset_id: str | None = None) -> Files:
     """
     if not folder.is_dir():
         raise PublishError(f"--model {folder}: no such folder")
-    config, adapter = read_json(folder / "config.json"), read_json(folder / ADAPTER_FILE)
-    if config is None and adapter is None:
+    config, base = read_json(folder / "config.json"), base_of(folder)
+    if config is None and base is None:
         raise PublishError(f"--model {folder}: no config.json, so no finished checkpoint: train to the end, or convert")
     files: Files = {
         path.name: path
@@ -85,13 +112,7 @@ def model_files(folder: Path, dataset_id: str | None = None) -> Files:
             files[name] = folder / name
     # The code that eval.py measured with, not what lay beside the weights when they were saved.
     files |= {path.name: path for path in sorted(CODE_DIR.glob("*.py")) if path.name != "__init__.py"}
-    if adapter is not None:
-        base = adapter["base_model_name_or_path"]
-        if not is_hub_name(base):
-            raise PublishError(
-                f"--model {folder}: adapters over a folder of this machine ({base}): publish that checkpoint first, "
-                "and train with its repo id as model_name_or_path"
-            )
+    if base is not None:
         files[ADAPTER_FILE] = folder / ADAPTER_FILE
     else:
         config |= {

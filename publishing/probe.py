@@ -10,8 +10,8 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 
-def load(name: str, base: str | None, revision: str | None) -> tuple:
-    """Model and tokenizer by name; adapters over their base."""
+def load(name: str, base: list | None, revision: str | None) -> tuple:
+    """Model and tokenizer by name; adapters over their base, given as name and revision."""
     from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
 
     pinned = {} if revision is None else {"revision": revision, "code_revision": revision}
@@ -19,7 +19,7 @@ def load(name: str, base: str | None, revision: str | None) -> tuple:
     if base is not None:
         from peft import PeftModel
 
-        under = AutoModel.from_pretrained(base, trust_remote_code=True)
+        under = AutoModel.from_pretrained(base[0], trust_remote_code=True, revision=base[1] or "main")
         return PeftModel.from_pretrained(under, name, revision=revision).merge_and_unload().eval(), tokenizer
     model = AutoModel.from_pretrained(name, trust_remote_code=True, **pinned).eval()
     same = AutoModelForSeq2SeqLM.from_pretrained(name, trust_remote_code=True, **pinned)

@@ -18,12 +18,12 @@ REVISION = re.compile(r"[A-Za-z0-9][\w./-]*")
 
 @dataclass
 class Part:
-    """One repo of a release; `configs` (config to splits) of a dataset, `base` (a repo id) of adapters."""
+    """One repo of a release; `configs` (config to splits) of a dataset, `base` of adapters."""
 
     target: Target
     files: Files
     configs: dict[str, list[str]] | None = None
-    base: str | None = None
+    base: contents.Base | None = None
 
 
 class Release:
@@ -71,6 +71,8 @@ class Release:
         """What is to be published, read and checked on this machine."""
         arguments = self.arguments
         parts, dataset_id, tables = [], arguments.hub_dataset_id, None
+        if dataset_id is not None:
+            check_repo_id(dataset_id)
         if arguments.dataset is not None:
             folder = Path(arguments.dataset)
             tables, files = contents.dataset_files(folder)
@@ -96,8 +98,7 @@ class Release:
         # Damaged weights, or those of another size than the configuration says, are named here, before they are sent.
         _, tokenizer = load_pretrained(str(folder))
         trained_on = contents.trained_on(folder)
-        adapter = contents.read_json(folder / contents.ADAPTER_FILE)
-        base = None if adapter is None else adapter["base_model_name_or_path"]
+        base = contents.base_of(folder)
         if tables is not None:
             check_same_catalog(tokenizer, TaskData(tables), arguments.model, arguments.dataset)
             if trained_on and trained_on["fingerprint"] != tables.info["fingerprint"]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import get_token
 
+from .contents import Base
 from .hub import Files, PublishError, Target, sha256_of
 
 
@@ -36,7 +37,7 @@ def verify(
     commit: str,
     endpoint: str,
     configs: dict[str, list[str]] | None = None,
-    base: str | None = None,
+    base: Base | None = None,
 ) -> str:
     """Download a commit into an empty cache, compare it with what was pushed, load it by name and use it.
 
@@ -50,7 +51,7 @@ def verify(
         The Hub it was pushed to.
     configs : dict of str to list of str, optional
         Of a dataset: config to splits.
-    base : str, optional
+    base : Base, optional
         Of adapters: the checkpoint under them.
 
     Returns

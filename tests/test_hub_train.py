@@ -40,6 +40,7 @@ def test_adapters_are_trained_over_a_published_base_and_published(
     flags = {
         "dataset": "rdrec/sample-rationales",
         "model_name_or_path": "rdrec/base",
+        "model_revision": hub.repo("rdrec/base").branches["main"],
         "output_dir": str(tmp_path / "lora"),
         "lora-rank": 2,
         "train_batch_size": 12,
@@ -65,6 +66,7 @@ def test_adapters_are_trained_over_a_published_base_and_published(
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "rdrec/base"
     card = files["README.md"].decode()
     assert 'PeftModel.from_pretrained(base, "rdrec/adapters")' in card and "base_model: rdrec/base" in card
+    assert f'revision="{flags["model_revision"]}"' in card and "library_name: peft" in card
     assert json.loads(files["training_record.json"])["recipe"]["lora_rank"] == 2
     with safe_open(tmp_path / "lora" / "adapter_model.safetensors", "pt") as held:
         names = {name.removeprefix("base_model.model.") for name in held.keys()}
