@@ -1,5 +1,6 @@
 # make demo: train on the embedded sample, evaluate, recommend from a fresh process.  make test: the tests.
 # make teacher: a small language model and its server, for distillation without a hub.  make serve-teacher: start it.
+# make release REFERENCE=FOLDER_OR_URL NAMESPACE=me: import the paper's three datasets and publish them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,10 @@ TEACHER_PORT ?= 8080
 # No hub is needed for any of these; without this a mistyped path would be looked up there for a long time.
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test lint teacher serve-teacher test-teacher
+DOMAINS ?= beauty sports toys
+PROTOCOL ?= clean
+
+.PHONY: demo test lint teacher serve-teacher test-teacher release
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement requirements.txt
@@ -30,6 +34,15 @@ demo: $(VENV)/.installed
 	$(BIN)/accelerate launch --quiet train.py --overwrite_output_dir
 	$(BIN)/python eval.py --model runs/sample --dataset sample
 	$(BIN)/python -I examples/recommend.py runs/sample data/sample
+
+release: $(VENV)/.installed
+	@test -n "$(REFERENCE)" -a -n "$(NAMESPACE)" || { echo "give REFERENCE=FOLDER_OR_URL NAMESPACE=NAME"; exit 2; }
+	set -e; for domain in $(DOMAINS); do \
+	  $(BIN)/python -m dataset_builder import --reference $(REFERENCE)/$$domain --domain $$domain \
+	    --protocol $(PROTOCOL) --output data/release-$(PROTOCOL)/$$domain --overwrite; \
+	  HF_HUB_OFFLINE=0 $(BIN)/python push_to_hub.py --dataset data/release-$(PROTOCOL)/$$domain \
+	    --namespace $(NAMESPACE); \
+	done
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
