@@ -24,6 +24,7 @@ from arguments import write_yaml
 from dataset_builder.tasks import FAMILIES, Collator, Row, TaskData, TaskMixture, validation_rows
 
 from . import checkpoints
+from .cpu import speed_up
 from .recipe import FREE_ON_RESUME, Recipe
 from .setup import load_tables_of, make_model, package_versions, parameter_groups, use_all_cores
 
@@ -115,6 +116,8 @@ def train(recipe: Recipe) -> dict | None:
     model, tokenizer = make_model(recipe, data)
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable()
+    if accelerator.device.type == "cpu":
+        speed_up(model)
     if recipe.torch_compile:
         model.compile(dynamic=True)
 
@@ -262,7 +265,7 @@ class _Run:
     def _step(self, turns: list[dict], window: "_Window") -> None:
         """One optimizer step: the groups' losses add up to the mean over the step's target tokens."""
         accelerator, scale = self.accelerator, self.accelerator.num_processes
-        parts = [(family, group, turn["num_items"]) for turn in turns for family, group in turn["groups"].items()]
+        parts = [(family, group, turn["num_items"]) for turn in turns for family, group in turn["groups"]]
         for place, (family, group, num_items) in enumerate(parts):
             window.count(family, group)
             group = send_to_device(group, accelerator.device, non_blocking=True)
@@ -334,7 +337,7 @@ class _Run:
             starts = range(0, len(rows), size)
             for start in list(starts)[accelerator.process_index :: accelerator.num_processes]:
                 batch = self.collator(rows[start : start + size])
-                for group in batch["groups"].values():
+                for _, group in batch["groups"]:
                     group = send_to_device(group, accelerator.device, non_blocking=True)
                     loss = model(**group, num_items_in_batch=batch["num_items"]).loss
                     total += torch.stack([loss, torch.ones_like(loss)]).to(dtype) * batch["num_items"]
