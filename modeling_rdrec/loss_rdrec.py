@@ -8,6 +8,8 @@ piece of them is made, turned into its gradient in place and used up before the 
 
 import torch
 
+from .linear_rdrec import linear
+
 
 # Logits that are held at once: on a CPU so many that they stay in its cache (16 MB), elsewhere a quarter of a GB.
 LOGITS_AT_ONCE = {"cpu": 2**22}
@@ -26,7 +28,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
         for start in range(0, len(states), size):
             piece = states[start : start + size].to(dtype)
             answers = targets[start : start + size, None]
-            scores = torch.mm(piece, narrow.T).float()
+            scores = linear(piece, narrow).float()
             torch.log_softmax(scores, -1, out=scores)
             loss -= scores.gather(1, answers).sum()
             if not (need_states or need_weight):
@@ -35,12 +37,9 @@ class _HeadCrossEntropy(torch.autograd.Function):
             scores.exp_().scatter_add_(1, answers, scores.new_full((1, 1), -1.0).expand_as(answers))
             slope = scores.to(dtype)
             if need_states:
-                of_states[start : start + size] = torch.mm(slope, narrow)
+                of_states[start : start + size] = linear(slope, narrow.T)
             if need_weight:
-                if of_weight.dtype == dtype:
-                    of_weight.addmm_(slope.T, piece)
-                else:
-                    of_weight += torch.mm(slope.T, piece)
+                of_weight += linear(slope.T, piece.T)
         ctx.save_for_backward(of_states, of_weight)
         return loss
 

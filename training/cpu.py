@@ -1,4 +1,4 @@
-"""What a training step on a CPU needs to be fast: dropout, attention with dropout, and memory that is kept.
+"""What a training step on a CPU needs to be fast: dropout, attention, matrix products, and memory that is kept.
 
     speed_up(model)          # before the first step; changes how the model computes, not what
 
@@ -15,8 +15,10 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.models.t5.modeling_t5 import T5DenseActDense
 
 from modeling_rdrec import RDRecForConditionalGeneration
+from modeling_rdrec.linear_rdrec import use_fast_linear
 
 
 ATTENTION = "rdrec_cpu_training"
@@ -29,10 +31,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def speed_up(model: RDRecForConditionalGeneration) -> None:
     """Have a model train fast on the CPU: replaces its dropouts and, unless it is eager, its attention in training."""
     keep_freed_memory()
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child) is nn.Dropout:
-                setattr(module, name, CPUDropout(child.p))
+    use_fast_linear(model)
+    for module in model.modules():
+        if type(module) is nn.Dropout:
+            module.__class__ = CPUDropout
+        if isinstance(module, T5DenseActDense) and isinstance(module.act, nn.ReLU):
+            module.act, module.dropout = ReLUDropout(module.dropout.p), nn.Identity()
     if model.config._attn_implementation == "sdpa":
         AttentionInterface.register(ATTENTION, attention_forward)
         AttentionMaskInterface.register(ATTENTION, sdpa_mask)
@@ -48,7 +52,7 @@ def keep_freed_memory() -> None:
     except AttributeError:  # another C library
         return
     mallopt(M_MMAP_MAX, 0)
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def keep_mask(shape: torch.Size | tuple[int, ...], p: float) -> torch.Tensor:
@@ -68,11 +72,40 @@ def _threshold(p: float) -> int:
 class CPUDropout(nn.Dropout):
     """nn.Dropout with a cheaper mask; `p` is taken to 1/65536."""
 
+    def _fast(self, states: torch.Tensor) -> bool:
+        return self.training and self.p > 0 and states.device.type == "cpu" and not torch.compiler.is_compiling()
+
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        if not self.training or self.p == 0 or states.device.type != "cpu" or torch.compiler.is_compiling():
+        if not self._fast(states):
             return super().forward(states)
         # The multiplication keeps its mask for the way back and nothing else.
         return states * keep_mask(states.shape, self.p).mul_(1 / (1 - self.p)).to(states.dtype)
+
+
+class _ReLUDropout(torch.autograd.Function):
+    """dropout(relu(x)) in place; the result alone tells on the way back what passed."""
+
+    @staticmethod
+    def forward(ctx, states, p):
+        ctx.mark_dirty(states)
+        ctx.scale = 1 / (1 - p)
+        states.relu_().mul_(keep_mask(states.shape, p).mul_(ctx.scale))
+        ctx.save_for_backward(states)
+        return states
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (states,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradient, states, 0).mul_(ctx.scale), None
+
+
+class ReLUDropout(CPUDropout):
+    """The ReLU of T5's feed-forward layer and the dropout after it, in one."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        if self._fast(states) and torch.is_grad_enabled():
+            return _ReLUDropout.apply(states, self.p)
+        return super().forward(torch.relu(states))
 
 
 class _Attention(torch.autograd.Function):
@@ -89,17 +122,18 @@ class _Attention(torch.autograd.Function):
         kept = query.new_empty(rows, heads, queries, keys)
         output = query.new_empty(rows, queries, heads, width)
         for piece in _pieces(rows, heads * queries * keys):
-            scores = torch.matmul(query[piece], key[piece].mT).float().add_(bias)
+            scores = torch.matmul(query[piece], key[piece].mT, out=kept[piece]).float()
+            scores.add_(bias)
             if mask is not None:
                 scores.add_(mask[piece])
-            probabilities = torch.softmax(scores, -1, out=scores)
+            torch.softmax(scores, -1, out=scores)
             if p:
                 # Half a unit off, the mask's sign is what dropout decides.
-                probabilities.copysign_(keep_mask(scores.shape, p).sub_(0.5))
-            kept[piece] = probabilities
-            torch.mul(
-                torch.matmul(kept[piece].clamp_min(0), value[piece]).transpose(1, 2), scale, out=output[piece]
-            )
+                scores.copysign_(keep_mask(scores.shape, p).sub_(0.5))
+            if scores.dtype != kept.dtype:
+                kept[piece] = scores
+            seen = torch.matmul(kept[piece].clamp_min(0), value[piece])
+            torch.mul(seen.transpose(1, 2), scale, out=output[piece])
         ctx.save_for_backward(query, key, value, kept, output)
         ctx.scale, ctx.bias_shape = scale, bias.shape
         return output
