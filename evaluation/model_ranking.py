@@ -18,6 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from dataset_builder.tasks import TaskData
+from modeling_rdrec.generation_rdrec import ITEM_BEAMS
 
 from .baselines import HELD_OUT
 
@@ -54,6 +55,7 @@ def answer_items(
     split: str,
     rows: Sequence[int],
     protocol: str = "clean",
+    num_beams: int = ITEM_BEAMS,
     exact: bool = False,
     length_penalty: float = 0.0,
     batch_size: int = 32,
@@ -70,6 +72,8 @@ def answer_items(
         Users to answer for, counted from 0.
     protocol : str
         "clean" or "published", as in `model.recommend` and `model.rank`.
+    num_beams : int
+        Beams of the sequential task, and of both tasks under `published`.
     exact : bool
         Sequential under `clean`: the proven best items instead of those that beams find.
     length_penalty : float
@@ -83,7 +87,7 @@ def answer_items(
         One row a user: user id, target item, rank from 1 (null: not among the returned), returned items and scores.
     """
     cut = HELD_OUT[split]
-    settings = {"protocol": protocol, "length_penalty": length_penalty}
+    settings = {"protocol": protocol, "num_beams": num_beams, "length_penalty": length_penalty}
     answers = []
     for chunk in _batches(rows, batch_size, task, progress):
         users = [row + 1 for row in chunk]

@@ -19,6 +19,7 @@ import torch
 
 from .catalog_trie import CatalogTrie, Exclusion
 from .configuration_rdrec import TASKS
+from .fast_linear import fast_linear
 from .tree_decoder import Head, TreeDecoder
 
 
@@ -115,11 +116,12 @@ class RDRecGenerationMixin:
             trie = tokenizer.catalog_trie() if trie is None else trie
             search = _exact_search if exact else _beam_search
             ranked = [None] * len(texts)
-            for rows, decoder in self._decoders(tokenizer, "sequential", texts, trie.longest):
-                exclusion = trie.exclusion([histories[row] for row in rows])
-                found = search(self, decoder, trie, exclusion, k, max(num_beams, k), length_penalty)
-                for row, answer in zip(rows, found):
-                    ranked[row] = answer
+            with torch.inference_mode(), fast_linear():
+                for rows, decoder in self._decoders(tokenizer, "sequential", texts, trie.longest):
+                    exclusion = trie.exclusion([histories[row] for row in rows])
+                    found = search(self, decoder, trie, exclusion, k, max(num_beams, k), length_penalty)
+                    for row, answer in zip(rows, found):
+                        ranked[row] = answer
         return _as_given(tokenizer, users, ranked, single)
 
     def rank(
@@ -175,11 +177,12 @@ class RDRecGenerationMixin:
             else:
                 trie = tokenizer.catalog_trie()
             ranked = [None] * len(texts)
-            for rows, decoder in self._decoders(tokenizer, "topn", texts, trie.longest):
-                scores = _score(self, decoder, trie, [lists[row] for row in rows], length_penalty)
-                for row, row_scores in zip(rows, scores):
-                    order = np.lexsort((lists[row], -row_scores))[:k]
-                    ranked[row] = RankedItems([lists[row][i] for i in order], row_scores[order].tolist())
+            with torch.inference_mode(), fast_linear():
+                for rows, decoder in self._decoders(tokenizer, "topn", texts, trie.longest):
+                    scores = _score(self, decoder, trie, [lists[row] for row in rows], length_penalty)
+                    for row, row_scores in zip(rows, scores):
+                        order = np.lexsort((lists[row], -row_scores))[:k]
+                        ranked[row] = RankedItems([lists[row][i] for i in order], row_scores[order].tolist())
         return _as_given(tokenizer, users, ranked, single)
 
     def explain(
@@ -217,7 +220,6 @@ class RDRecGenerationMixin:
         batch["task_ids"] = torch.full((len(texts),), TASKS.index(task), device=self.device)
         return batch
 
-    @torch.inference_mode()
     def _decoders(self, tokenizer, task: str, texts: list[str], height: int) -> Iterator[tuple[list[int], TreeDecoder]]:
         """Encode prompts in batches of similar lengths; for each batch, which prompts it holds and their decoder."""
         encoded = tokenizer(texts)
@@ -275,7 +277,6 @@ def bare_prompt(user: int, items: Sequence[int]) -> str:
 # --- searching and scoring -------------------------------------------------------------------------------------------
 
 
-@torch.inference_mode()
 def _score(model, decoder: TreeDecoder, trie: CatalogTrie, lists: list[list[int]], length_penalty) -> list[np.ndarray]:
     """Score of every candidate of every prompt, from one pass of the decoder over each prompt's tree of prefixes."""
     sizes = np.array([len(row) for row in lists])
@@ -410,7 +411,6 @@ class _Search:
         return answers
 
 
-@torch.inference_mode()
 def _beam_search(
     model, decoder: TreeDecoder, trie: CatalogTrie, exclusion: Exclusion, k: int, num_beams: int, length_penalty: float
 ) -> list[RankedItems]:
@@ -438,7 +438,6 @@ def _beam_search(
     return search.answers()
 
 
-@torch.inference_mode()
 def _exact_search(
     model, decoder: TreeDecoder, trie: CatalogTrie, exclusion: Exclusion, k: int, num_beams: int, length_penalty: float
 ) -> list[RankedItems]:

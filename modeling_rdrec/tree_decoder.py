@@ -142,7 +142,7 @@ class Head:
     def logits(self, hidden: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
         """Logits of `tokens` (LongTensor `[tokens]`; None: all) at each row of `hidden` `[rows, d_model]`: float32."""
         weight = self.weight if tokens is None else self.weight[tokens]
-        return ((hidden * self.scale).to(self.dtype) @ weight.T).float()
+        return F.linear((hidden * self.scale).to(self.dtype), weight).float()
 
     def pair_logits(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """The logit of one token at each row: float32 `[rows]`."""
@@ -152,16 +152,14 @@ class Head:
         """Log-sum-exp over the vocabulary at each row of `hidden` `[rows, d_model]`: float32 `[rows]`."""
         hidden = (hidden * self.scale).to(self.dtype)
         if not self.cached:
-            return torch.cat([(rows @ self.weight.T).float().logsumexp(1) for rows in hidden.split(4 * BLOCK_ROWS)])
+            blocks = hidden.split(BLOCK_ROWS)
+            return torch.cat([F.linear(rows, self.weight).float().logsumexp(1) for rows in blocks])
         blocks = self.weight.split(BLOCK_COLUMNS)
         sums = hidden.new_empty(len(hidden), len(blocks))
-        logits, shifted = hidden.new_empty(2, BLOCK_ROWS * BLOCK_COLUMNS)
         for start in range(0, len(hidden), BLOCK_ROWS):
             rows = hidden[start : start + BLOCK_ROWS]
             for number, block in enumerate(blocks):
-                size, shape = len(rows) * len(block), (len(rows), len(block))
-                out = torch.mm(rows, block.T, out=logits[:size].view(shape))
+                logits = F.linear(rows, block)
                 # log_softmax is a single fast kernel, and x - log_softmax(x) is the log-sum-exp.
-                log_softmax = torch.log_softmax(out, 1, out=shifted[:size].view(shape))
-                torch.sub(out[:, 0], log_softmax[:, 0], out=sums[start : start + len(rows), number])
+                sums[start : start + len(rows), number] = logits[:, 0] - logits.log_softmax(1)[:, 0]
         return sums.logsumexp(1)

@@ -7,6 +7,7 @@ from transformers import LogitsProcessorList
 
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration
 from modeling_rdrec.catalog_trie import CatalogLogitsProcessor, CatalogTrie
+from modeling_rdrec.fast_linear import fast_linear
 from modeling_rdrec.generation_rdrec import bare_prompt
 from modeling_rdrec.tree_decoder import Head, TreeDecoder
 
@@ -275,6 +276,23 @@ def test_the_head_in_blocks_equals_the_head(engine, monkeypatch):
     head = Head(engine)
     with torch.inference_mode():
         torch.testing.assert_close(head.normalizers(hidden), head.logits(hidden).logsumexp(1), atol=1e-5, rtol=1e-6)
+
+
+def test_fast_linear_gives_the_same_and_leaves_training_alone(monkeypatch):
+    linear = torch.nn.Linear(40, 30)
+    states = torch.randn(2, 5, 40, generator=torch.Generator().manual_seed(0))
+    wanted = linear(states)
+    with fast_linear():
+        with torch.inference_mode():
+            torch.testing.assert_close(linear(states), wanted, atol=1e-5, rtol=1e-5)
+            assert linear(states[:0]).shape == (0, 5, 30)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                assert linear(states).dtype == torch.bfloat16
+        linear(states).sum().backward()
+    assert linear.weight.grad is not None
+    monkeypatch.setattr("modeling_rdrec.fast_linear._works", lambda: False)
+    with torch.inference_mode(), fast_linear():
+        assert torch.equal(linear(states), wanted)
 
 
 def test_bfloat16_autocast_stays_close(engine, words):
