@@ -30,6 +30,14 @@ class Arguments:
     protocol: str | None = field(
         default=None, metadata={"help": "clean or published; default: what the dataset was built under."}
     )
+    exact: bool = field(
+        default=False,
+        metadata={"help": "Sequential: the proven best of the whole catalog instead of 20 beams (clean)."},
+    )
+    length_penalty: float = field(
+        default=0.0,
+        metadata={"help": "Divide log-likelihoods by an id's tokens to this power (clean; published has 1)."},
+    )
     split: str = field(default="test", metadata={"help": "validation or test."})
     output_dir: str | None = field(default=None, metadata={"help": "Default: the model's folder, else eval_results."})
     batch_size: int = field(default=32, metadata={"help": "Users a batch."})

@@ -3,8 +3,9 @@
     answers = answer_items(model, tokenizer, data, "sequential", split="test", rows=range(100))
     scores = score_items(answers, "sequential")
 
-Protocol of the paper (section 4.1): 20 beams; sequential ranks the whole catalog but for the user's history and returns
-15, top-N ranks a user's 100 candidates and returns 10; explanations are written with 7 beams, at least 10 tokens.
+Sequential ranks the whole catalog but for the user's history and returns 15 items, found by 20 beams inside the catalog
+or exactly; top-N scores a user's 100 candidates and returns all. Under `published` both are what 20 unconstrained beams
+write (paper, section 4.1), of which 15 and 10 are looked at. Explanations: 7 beams, at least 10 tokens.
 """
 
 from collections.abc import Sequence
@@ -17,14 +18,14 @@ import torch
 from tqdm.auto import tqdm
 
 from dataset_builder.tasks import TaskData
+from modeling_rdrec.generation_rdrec import ITEM_BEAMS
 
 from .baselines import HELD_OUT
 
 
 METRICS = Path(__file__).resolve().parents[1] / "metrics"
 CUTS = {"sequential": [5, 10], "topn": [1, 5, 10]}
-RETURNED = {"sequential": 15, "topn": 10}
-PUBLISHED_MAX_NEW_TOKENS = 50  # the paper's code lets a beam run that far; no id is so long
+RETURNED = 15  # of the catalog, for the sequential task
 CANDIDATE_STREAM = 201
 
 ITEM_ANSWERS = pa.schema(
@@ -54,6 +55,9 @@ def answer_items(
     split: str,
     rows: Sequence[int],
     protocol: str = "clean",
+    num_beams: int = ITEM_BEAMS,
+    exact: bool = False,
+    length_penalty: float = 0.0,
     batch_size: int = 32,
     seed: int = 0,
     progress: bool = True,
@@ -67,8 +71,13 @@ def answer_items(
     rows : sequence of int
         Users to answer for, counted from 0.
     protocol : str
-        "published" looks at the best 15 (top-N: 10) of 20 beams, which may run as far as in the paper's code; "clean"
-        looks at all 20, which end at the catalog's longest id.
+        "clean" or "published", as in `model.recommend` and `model.rank`.
+    num_beams : int
+        Beams of the sequential task, and of both tasks under `published`.
+    exact : bool
+        Sequential under `clean`: the proven best items instead of those that beams find.
+    length_penalty : float
+        Under `clean`, as in `model.recommend`.
     seed : int
         Seed of the order in which a prompt names its candidates; each user has an order of its own.
 
@@ -78,16 +87,14 @@ def answer_items(
         One row a user: user id, target item, rank from 1 (null: not among the returned), returned items and scores.
     """
     cut = HELD_OUT[split]
-    settings = {"k": RETURNED[task]}
-    if protocol == "published":
-        settings |= {"num_return_sequences": RETURNED[task], "max_new_tokens": PUBLISHED_MAX_NEW_TOKENS}
+    settings = {"protocol": protocol, "num_beams": num_beams, "length_penalty": length_penalty}
     answers = []
     for chunk in _batches(rows, batch_size, task, progress):
         users = [row + 1 for row in chunk]
         targets = [int(data.sequences[row][-cut]) for row in chunk]
         if task == "sequential":
             histories = [data.sequences[row][:-cut].tolist() for row in chunk]
-            ranked = model.recommend(tokenizer, user=users, history=histories, **settings)
+            ranked = model.recommend(tokenizer, user=users, history=histories, k=RETURNED, exact=exact, **settings)
         else:
             positives, negatives = data.candidates[split]
             lists = [

@@ -37,6 +37,9 @@ class Evaluation:
             if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
                 raise ValueError(f"--{name} {getattr(arguments, name)}: give 1 or more")
 
+        if arguments.length_penalty < 0:
+            raise ValueError(f"--length_penalty {arguments.length_penalty}: give 0 or more")
+
     def run(self) -> str | None:
         """Evaluate and write the results; the printed table, in the main process only."""
         arguments = self.arguments
@@ -51,6 +54,8 @@ class Evaluation:
                 f"--protocol {protocol}: {arguments.dataset} was built under {data.protocol}; build it again with "
                 f"--protocol {protocol}, or leave the flag out"
             )
+        if protocol == "published" and (arguments.exact or arguments.length_penalty != 0):
+            raise ValueError("--exact and --length_penalty: for the clean protocol only, published has its own ranking")
         model, tokenizer = load_pretrained(arguments.model, arguments.model_revision)
         check_same_catalog(tokenizer, data, arguments.model, arguments.dataset)
         model.to(accelerator.device).eval()
@@ -83,8 +88,9 @@ class Evaluation:
         if task == "explanation":
             table = model_ranking.answer_texts(model, tokenizer, data, self.arguments.split, mine, **common)
         else:
+            common |= {name: getattr(self.arguments, name) for name in ("seed", "exact", "length_penalty")}
             table = model_ranking.answer_items(
-                model, tokenizer, data, task, self.arguments.split, mine, protocol, seed=self.arguments.seed, **common
+                model, tokenizer, data, task, self.arguments.split, mine, protocol, **common
             )
         if accelerator.num_processes == 1:
             return table
@@ -114,6 +120,8 @@ class Evaluation:
             "split": arguments.split,
             "seed": arguments.seed,
             "max_samples": arguments.max_samples,
+            "exact": arguments.exact,
+            "length_penalty": arguments.length_penalty,
             "batch_size": arguments.batch_size,
             "mixed_precision": accelerator.mixed_precision,
             "processes": accelerator.num_processes,

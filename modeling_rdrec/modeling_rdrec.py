@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .configuration_rdrec import AUTO_MAP, RDRecConfig
 from .generation_rdrec import RDRecGenerationMixin
+from .loss_rdrec import head_cross_entropy
 from .pipeline_rdrec import CUSTOM_PIPELINES
 
 
@@ -86,6 +87,15 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
         prompt = attention_mask.new_ones(attention_mask.shape[0], self.config.prompt_length)
         return torch.cat([prompt, attention_mask], dim=1)
 
+    def _four_dimensional(self, mask):
+        """The mask `[batch, 1, 1, length]`, which transformers takes as it is.
+
+        It would look whether one of two dimensions has padding, for which a step has to wait for an accelerator.
+        """
+        if mask is None or mask.ndim != 2 or not self.training or self.config._attn_implementation == "eager":
+            return mask
+        return mask[:, None, None, :].bool()
+
     def encode(
         self, input_ids=None, attention_mask=None, whole_word_ids=None, task_ids=None, inputs_embeds=None, **kwargs
     ) -> tuple[BaseModelOutput, torch.Tensor | None]:
@@ -96,7 +106,7 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
         """
         embeds = self._embed(input_ids, inputs_embeds, whole_word_ids, task_ids)
         mask = self._with_prompt(attention_mask, task_ids)
-        return self.encoder(inputs_embeds=embeds, attention_mask=mask, **kwargs), mask
+        return self.encoder(inputs_embeds=embeds, attention_mask=self._four_dimensional(mask), **kwargs), mask
 
     def forward(
         self,
@@ -113,6 +123,7 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
         decoder_inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
+        target_places: torch.LongTensor | None = None,
         **kwargs,
     ) -> Seq2SeqLMOutput:
         """One pass over encoder and decoder.
@@ -129,6 +140,9 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
             Target tokens, -100 where there is none. The loss is the mean over target tokens, or their sum divided by
             `num_items_in_batch` where that is given (gradient accumulation in transformers). Under
             `config.reference_padding` -100 counts as the padding token.
+        target_places : LongTensor `[targets]`, optional
+            For training: where in `labels`, flattened, the target tokens are (all that is not -100). Only they pass the
+            head then, some at a time, and `logits` is None.
         encoder_outputs : optional
             What `encode` gave; `attention_mask` may then be the text's or the one `encode` returned.
 
@@ -161,26 +175,50 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self._shift_right(labels)
 
-        outputs = super().forward(
-            attention_mask=attention_mask,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-            encoder_outputs=encoder_outputs,
-            past_key_values=past_key_values,
-            decoder_inputs_embeds=decoder_inputs_embeds,
-            use_cache=use_cache,
-            return_dict=True,
-            **kwargs,
-        )
-        if labels is not None:
-            reduction = "mean" if num_items_in_batch is None else "sum"
-            # In float32, as everywhere in transformers: a sum over the vocabulary is too much for bfloat16.
-            logits = outputs.logits.float().view(-1, outputs.logits.shape[-1])
-            loss = F.cross_entropy(logits, labels.to(logits.device).view(-1), reduction=reduction)
-            outputs.loss = loss if num_items_in_batch is None else loss / num_items_in_batch
+        if target_places is not None:
+            outputs = self._forward_at(
+                target_places, labels, num_items_in_batch, decoder_input_ids, encoder_outputs, attention_mask
+            )
+        else:
+            outputs = super().forward(
+                attention_mask=self._four_dimensional(attention_mask),
+                decoder_input_ids=decoder_input_ids,
+                decoder_attention_mask=decoder_attention_mask,
+                encoder_outputs=encoder_outputs,
+                past_key_values=past_key_values,
+                decoder_inputs_embeds=decoder_inputs_embeds,
+                use_cache=use_cache,
+                return_dict=True,
+                **kwargs,
+            )
+            if labels is not None:
+                reduction = "mean" if num_items_in_batch is None else "sum"
+                # In float32, as everywhere in transformers: a sum over the vocabulary is too much for bfloat16.
+                logits = outputs.logits.float().view(-1, outputs.logits.shape[-1])
+                loss = F.cross_entropy(logits, labels.to(logits.device).view(-1), reduction=reduction)
+                outputs.loss = loss if num_items_in_batch is None else loss / num_items_in_batch
         if return_dict is None:
             return_dict = getattr(self.config, "return_dict", True)
         return outputs if return_dict else outputs.to_tuple()
+
+    def _forward_at(self, places, labels, num_items, decoder_input_ids, encoder_outputs, attention_mask):
+        """Decoder and loss at the flattened `places` of `labels` alone; what T5's forward does, less the logits."""
+        decoded = self.decoder(
+            input_ids=decoder_input_ids,
+            encoder_hidden_states=encoder_outputs[0],
+            encoder_attention_mask=self._four_dimensional(attention_mask),
+            use_cache=False,
+        )
+        states = decoded.last_hidden_state.flatten(0, 1)[places]
+        if self.config.scale_decoder_outputs:
+            states = states * (self.model_dim**-0.5)
+        targets = labels.flatten()[places]
+        if isinstance(self.lm_head, nn.Linear):
+            loss = head_cross_entropy(states, self.lm_head.weight, targets)
+        else:  # a head that an adapter wraps
+            loss = F.cross_entropy(self.lm_head(states).float(), targets, reduction="sum")
+        loss = loss / (len(places) if num_items is None else num_items)
+        return Seq2SeqLMOutput(loss=loss, encoder_last_hidden_state=encoder_outputs[0])
 
     @torch.no_grad()
     def generate(self, inputs=None, *args, whole_word_ids=None, task_ids=None, **kwargs):

@@ -14,9 +14,11 @@ import numpy as np
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 from transformers.utils import PaddingStrategy
 
+from .catalog_trie import CatalogTrie
+
 
 WHOLE_WORD = re.compile(r"\b(?:user|item)_\d+")
-CATALOG_FILE = "catalog.json"
+CATALOG_FILE, TRIE_FILE = "catalog.json", "catalog_trie.npy"
 MEND_TOO_MANY = "shorten the history or the candidate list"
 
 
@@ -30,6 +32,9 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
     catalog_file : str, optional
         JSON file `{"user": [raw ids], "item": [raw ids]}`; a raw id's place in its list, counted from 1, is its id.
         It travels with the tokenizer as `catalog.json`.
+    trie_file : str, optional
+        The catalog's trie as [`CatalogTrie.save`] writes it, saved beside the catalog and mapped into memory when it is
+        asked for. Without it the trie is built then.
 
     Other arguments are those of `PreTrainedTokenizerFast`.
     """
@@ -38,16 +43,25 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         "tokenizer_file": "tokenizer.json",
         "vocab_file": "spiece.model",
         "catalog_file": CATALOG_FILE,
+        "trie_file": TRIE_FILE,
     }
     model_input_names = ["input_ids", "attention_mask", "whole_word_ids"]
 
-    def __init__(self, *args, max_whole_words: int = 512, catalog_file: str | None = None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        max_whole_words: int = 512,
+        catalog_file: str | None = None,
+        trie_file: str | None = None,
+        **kwargs,
+    ):
         super().__init__(*args, max_whole_words=max_whole_words, **kwargs)
         self.max_whole_words = max_whole_words
         self.catalog = None
         if catalog_file is not None:
             with open(catalog_file, encoding="utf-8") as file:
                 self.set_catalog(**json.load(file))
+            self._trie_file = trie_file
 
     @classmethod
     def convert_to_native_format(cls, *args, **kwargs):
@@ -59,7 +73,8 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
     def set_catalog(self, user: list[str], item: list[str]) -> None:
         """Attach the catalog: raw ids of users and items, the raw id of id `n` at place `n - 1`."""
         self.catalog = {"user": list(user), "item": list(item)}
-        self._longest: int | None = None
+        self._trie: CatalogTrie | None = None
+        self._trie_file: str | None = None
         self._ids = {kind: {raw: n for n, raw in enumerate(raws, 1)} for kind, raws in self.catalog.items()}
 
     def num_ids(self, kind: str) -> int | None:
@@ -90,23 +105,41 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         """Raw id of an integer id; the integer as text where there is no catalog."""
         return str(number) if self.catalog is None else self.catalog[kind][number - 1]
 
-    def longest_item_id(self, unknown: int = 8) -> int:
-        """Tokens of the catalog's longest item id as a target, `</s>` included; `unknown` where there is no catalog."""
+    def catalog_trie(self) -> CatalogTrie:
+        """The trie of all items of the catalog, read or built when it is first asked for.
+
+        Raises
+        ------
+        ValueError
+            Without a catalog, for a trie file of another catalog, or for items that this vocabulary cannot tell apart.
+        """
         if self.catalog is None:
-            return unknown
-        if self._longest is None:
-            numbers = [str(number) for number in range(1, self.num_ids("item") + 1)]
-            self._longest = max(len(encoding) for encoding in self.backend_tokenizer.encode_batch(numbers))
-        return self._longest
+            raise ValueError(f"this tokenizer has no {CATALOG_FILE}: set_catalog(…), or give trie=CatalogTrie.build(…)")
+        if self._trie is None:
+            count = self.num_ids("item")
+            if self._trie_file is None:
+                self._trie = CatalogTrie.build(self, count)
+            else:
+                self._trie = CatalogTrie.load(self._trie_file)
+                # A few ids tell another vocabulary's or catalog's trie from this one's.
+                probe = np.unique(np.linspace(1, count, num=8, dtype=np.int64))
+                if self._trie.num_items != count or not self._trie.holds(self, probe):
+                    raise ValueError(
+                        f"{self._trie_file}: not the trie of this vocabulary and {CATALOG_FILE}; delete it, then it is "
+                        "built anew"
+                    )
+        return self._trie
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write `catalog.json` beside `tokenizer.json` (the vocabulary itself is in the latter)."""
+        """Write `catalog.json` and its trie beside `tokenizer.json` (the vocabulary itself is in the latter)."""
         if self.catalog is None:
             return ()
-        path = os.path.join(save_directory, (filename_prefix + "-" if filename_prefix else "") + CATALOG_FILE)
+        prefix = filename_prefix + "-" if filename_prefix else ""
+        path, trie_path = (os.path.join(save_directory, prefix + name) for name in (CATALOG_FILE, TRIE_FILE))
         with open(path, "w", encoding="utf-8") as file:
             json.dump(self.catalog, file, ensure_ascii=False)
-        return (path,)
+        self.catalog_trie().save(trie_path)
+        return (path, trie_path)
 
     def _save_pretrained(self, save_directory, file_names, legacy_format=None, filename_prefix=None):
         saved = super()._save_pretrained(save_directory, file_names, legacy_format, filename_prefix)

@@ -101,3 +101,26 @@ def model(tiny_checkpoint):
     from modeling_rdrec import RDRecForConditionalGeneration
 
     return RDRecForConditionalGeneration.from_pretrained(tiny_checkpoint).eval()
+
+
+def number_tokenizer(pieces):
+    """A T5-style tokenizer of the given pieces, with `</s>` as token 1."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    from modeling_rdrec import RDRecTokenizer
+
+    scored = [(piece, -1.0) for piece in ["<pad>", "</s>", "<unk>", *pieces]]
+    backend = Tokenizer(models.Unigram(scored, unk_id=2, byte_fallback=False))
+    metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
+    backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always", split=True)
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return RDRecTokenizer(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+
+@pytest.fixture
+def mixed_tokenizer():
+    """Ids of one to five tokens, many of which begin others, as in T5's own vocabulary."""
+    digits = [f"{n}" for n in range(10)]
+    pieces = ["▁user_", "▁item_", "▁", *digits, *(f"▁{n}" for n in range(1, 10)), "▁12", "▁15", "23", "45", "200", "00"]
+    return number_tokenizer(pieces)

@@ -50,7 +50,7 @@ def test_an_evaluation_leaves_results_answers_and_a_table(arguments, tmp_path, s
         for row in rows:
             assert row["target"] == sample_data.sequences[row["user"] - 1][-1]
             found = row["items"].index(row["target"]) + 1 if row["target"] in row["items"] else None
-            assert row["rank"] == found and len(row["items"]) <= model_ranking.RETURNED[task]
+            assert row["rank"] == found and len(row["items"]) == {"sequential": 15, "topn": 100}[task]
             assert row["scores"] == sorted(row["scores"], reverse=True)
         hits = sum(row["rank"] is not None and row["rank"] <= 10 for row in rows) / len(rows)
         assert results["results"][task]["hr@10"] == pytest.approx(hits)
@@ -101,6 +101,7 @@ def test_two_processes_give_the_answers_of_one(arguments, tmp_path, sample_dir, 
     [
         ({"tasks": ["seq"]}, "--tasks seq: unknown"),
         ({"max_samples": 0}, "--max_samples 0: give 1 or more"),
+        ({"length_penalty": -0.5}, "--length_penalty -0.5: give 0 or more"),
         ({"split": "train"}, "--split train: take validation or test"),
         ({"protocol": "dirty"}, "--protocol dirty: take clean or published"),
         ({"protocol": "published"}, "was built under clean; build it again with --protocol published"),
@@ -124,17 +125,37 @@ def test_all_users_stand_beside_the_planted_ceiling(arguments, tmp_path):
     assert "planted ceiling" in Evaluation(arguments(tasks=["sequential"], max_samples=None, batch_size=100)).run()
 
 
-def test_published_looks_at_the_papers_beams(model, tokenizer, sample_data, monkeypatch):
+def test_the_ranking_asked_for_reaches_the_model(model, tokenizer, sample_data, monkeypatch):
     asked = []
 
-    def note(self, *rest, num_return_sequences=None, max_new_tokens=None, **more):
-        asked.append((num_return_sequences, max_new_tokens))
+    def note(self, *rest, **settings):
+        asked.append({name: settings.get(name) for name in ("k", "protocol", "exact", "length_penalty")})
         return []
 
-    monkeypatch.setattr(type(model), "recommend", note)
-    for protocol in ("clean", "published"):
-        model_ranking.answer_items(model, tokenizer, sample_data, "sequential", "test", [0], protocol, progress=False)
-    assert asked == [(None, None), (15, 50)]
+    for method in ("recommend", "rank"):
+        monkeypatch.setattr(type(model), method, note)
+    for task in ("sequential", "topn"):
+        for settings in ({}, {"protocol": "published"}, {"exact": True, "length_penalty": 1.0}):
+            model_ranking.answer_items(model, tokenizer, sample_data, task, "test", [0], progress=False, **settings)
+    plain = {"k": 15, "protocol": "clean", "exact": False, "length_penalty": 0.0}
+    changed = {"exact": True, "length_penalty": 1.0}
+    topn = {
+        "k": None,
+        "protocol": "clean",
+        "exact": None,
+        "length_penalty": 0.0,
+    }  # candidates are always scored exactly
+    assert asked[:3] == [plain, {**plain, "protocol": "published"}, {**plain, **changed}]
+    assert asked[3:] == [topn, {**topn, "protocol": "published"}, {**topn, "length_penalty": 1.0}]
+
+
+def test_exact_answers_score_no_less_than_beams(arguments, tmp_path):
+    for name, exact in (("beams", False), ("exact", True)):
+        Evaluation(arguments(tasks=["sequential"], exact=exact, output_dir=str(tmp_path / name))).run()
+        assert json.loads((tmp_path / name / "eval_results.json").read_text())["exact"] == exact
+    beams, exact = (answers(tmp_path / name, "sequential")["scores"].to_pylist() for name in ("beams", "exact"))
+    for some, best in zip(beams, exact):
+        assert all(ours <= theirs + 1e-5 for ours, theirs in zip(some, best))
 
 
 def test_the_script_prints_one_line_for_a_mistake(tmp_path):

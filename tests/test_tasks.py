@@ -177,7 +177,7 @@ def step_rows(mixture):
 
 
 def total_loss(model, batch):
-    return sum(model(**group, num_items_in_batch=batch["num_items"]).loss for group in batch["groups"].values())
+    return sum(model(**group, num_items_in_batch=batch["num_items"]).loss for _, group in batch["groups"])
 
 
 def test_losses_of_groups_add_up_to_the_mixed_batch(model, tokenizer, step_rows):
@@ -204,15 +204,15 @@ def test_losses_of_groups_add_up_to_the_mixed_batch(model, tokenizer, step_rows)
 
 def test_short_prompts_are_not_padded_to_long_ones(tokenizer, step_rows):
     groups = Collator(tokenizer)(step_rows)["groups"]
-    lengths = {family: group["input_ids"].shape[1] for family, group in groups.items()}
-    assert list(groups) == list(FAMILIES) and lengths["explanation"] < lengths["topn"] / 3
-    for group in groups.values():
-        assert len({len(tensor) for tensor in group.values()}) == 1
+    lengths = {family: group["input_ids"].shape[1] for family, group in groups}
+    assert list(lengths) == list(FAMILIES) and lengths["explanation"] < lengths["topn"] / 3
+    for _, group in groups:
+        assert len({len(tensor) for name, tensor in group.items() if name != "target_places"}) == 1
 
 
 def test_reference_padding_is_one_mixed_batch_and_counts_padding(model, tokenizer, step_rows):
     batch = Collator(tokenizer, reference_padding=True)(step_rows)
-    (group,) = batch["groups"].values()
+    ((_, group),) = batch["groups"]
     assert len(group["labels"]) == len(step_rows) and batch["num_items"] == group["labels"].numel()
     model.config.reference_padding = True
     with torch.no_grad():
@@ -225,9 +225,10 @@ def test_reference_padding_is_one_mixed_batch_and_counts_padding(model, tokenize
 
 def test_targets_are_cut(tokenizer, sample_data, step_rows):
     groups = Collator(tokenizer, max_target_length=4)(step_rows)["groups"]
-    assert groups["explanation"]["labels"].shape[1] == 4
-    whole = Collator(tokenizer)(step_rows)["groups"]["explanation"]["labels"]
-    for cut, row in zip(groups["explanation"]["labels"].tolist(), whole.tolist()):
+    (cuts,) = [group["labels"] for family, group in groups if family == "explanation"]
+    (whole,) = [group["labels"] for family, group in Collator(tokenizer)(step_rows)["groups"] if family == "explanation"]
+    assert cuts.shape[1] == 4
+    for cut, row in zip(cuts.tolist(), whole.tolist()):
         want = [token for token in row if token != -100]
         want = want if len(want) <= 4 else [*want[:3], tokenizer.eos_token_id]
         assert [token for token in cut if token != -100] == want

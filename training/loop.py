@@ -24,6 +24,7 @@ from arguments import write_yaml
 from dataset_builder.tasks import FAMILIES, Collator, Row, TaskData, TaskMixture, validation_rows
 
 from . import checkpoints
+from .cpu import speed_up
 from .recipe import FREE_ON_RESUME, Recipe
 from .setup import load_tables_of, make_model, package_versions, parameter_groups, use_all_cores
 
@@ -115,6 +116,8 @@ def train(recipe: Recipe) -> dict | None:
     model, tokenizer = make_model(recipe, data)
     if recipe.gradient_checkpointing:
         model.gradient_checkpointing_enable()
+    if accelerator.device.type == "cpu":
+        speed_up(model)
     if recipe.torch_compile:
         model.compile(dynamic=True)
 
@@ -190,6 +193,59 @@ def _check_resumable(checkpoint: Path, recipe: Recipe, data) -> None:
             )
 
 
+class Window:
+    """Sums between two log entries; losses stay on the device until they are shown, so no step waits for it."""
+
+    def __init__(self):
+        self.began = time.perf_counter()
+        self.losses: dict[str, torch.Tensor] = {}
+        self.targets: dict[str, int] = defaultdict(int)
+        self.tokens = 0
+
+    def count(self, family: str, group: dict) -> None:
+        """Count useful tokens, on the CPU, before the tensors leave it."""
+        targets = int((group["labels"] != -100).sum())
+        self.targets[family] += group["labels"].numel() if family == "mixed" else targets
+        self.tokens += int(group["attention_mask"].sum()) + targets
+
+
+def optimizer_step(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    turns: list[dict],
+    max_grad_norm: float,
+    window: Window,
+) -> None:
+    """One optimizer step: the batches' losses add up to the mean over the step's target tokens.
+
+    Parameters
+    ----------
+    accelerator, model, optimizer
+        Model and optimizer as `accelerator.prepare` gave them.
+    turns : list of dict
+        What `Collator` gives for each accumulation turn of this process.
+    max_grad_norm : float
+        0: gradients are not clipped.
+    window : Window
+        Takes the losses, which stay on the device: nothing here waits for it.
+    """
+    parts = [(family, group, turn["num_items"]) for turn in turns for family, group in turn["groups"]]
+    for place, (family, group, num_items) in enumerate(parts):
+        window.count(family, group)
+        group = send_to_device(group, accelerator.device, non_blocking=True)
+        last = place == len(parts) - 1
+        # Gradients are exchanged once a step, with the last batch; the exchange averages, hence the factor.
+        with nullcontext() if last else accelerator.no_sync(model):
+            loss = model(**group, num_items_in_batch=num_items).loss
+            accelerator.backward(loss * accelerator.num_processes)
+        window.losses[family] = window.losses.get(family, 0) + loss.detach() * num_items
+    if max_grad_norm:
+        accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
 class _Run:
     """The parts of a run that its steps share."""
 
@@ -215,7 +271,7 @@ class _Run:
             unit="step",
             mininterval=1.0,
         )
-        window, patience_left = _Window(), not self._out_of_patience()
+        window, patience_left = Window(), not self._out_of_patience()
         began = before = time.perf_counter()
         spent = progress.seconds
         batches = iter(loader)
@@ -235,7 +291,7 @@ class _Run:
             last = progress.step == total_steps
             if progress.step % recipe.logging_steps == 0 or last:
                 self._log(window, bar)
-                window = _Window()
+                window = Window()
             if progress.step % (recipe.eval_steps or per_epoch) == 0 or last:
                 self._validate(bar)
                 patience_left = not self._out_of_patience()
@@ -259,26 +315,11 @@ class _Run:
         wishes = torch.tensor(int(stop.signal is not None), device=self.accelerator.device)
         return bool(self.accelerator.reduce(wishes))
 
-    def _step(self, turns: list[dict], window: "_Window") -> None:
-        """One optimizer step: the groups' losses add up to the mean over the step's target tokens."""
-        accelerator, scale = self.accelerator, self.accelerator.num_processes
-        parts = [(family, group, turn["num_items"]) for turn in turns for family, group in turn["groups"].items()]
-        for place, (family, group, num_items) in enumerate(parts):
-            window.count(family, group)
-            group = send_to_device(group, accelerator.device, non_blocking=True)
-            last = place == len(parts) - 1
-            # Gradients are exchanged once a step, with the last group; the exchange averages, hence the factor.
-            with nullcontext() if last else accelerator.no_sync(self.model):
-                loss = self.model(**group, num_items_in_batch=num_items).loss
-                accelerator.backward(loss * scale)
-            window.losses[family] = window.losses.get(family, 0) + loss.detach() * num_items
-        if self.recipe.max_grad_norm:
-            accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
-        self.optimizer.step()
+    def _step(self, turns: list[dict], window: Window) -> None:
+        optimizer_step(self.accelerator, self.model, self.optimizer, turns, self.recipe.max_grad_norm, window)
         self.scheduler.step()
-        self.optimizer.zero_grad(set_to_none=True)
 
-    def _log(self, window: "_Window", bar: tqdm) -> None:
+    def _log(self, window: Window, bar: tqdm) -> None:
         seconds = time.perf_counter() - window.began
         # Every process computes an equal share of a step.
         tokens = window.tokens * self.accelerator.num_processes
@@ -334,7 +375,7 @@ class _Run:
             starts = range(0, len(rows), size)
             for start in list(starts)[accelerator.process_index :: accelerator.num_processes]:
                 batch = self.collator(rows[start : start + size])
-                for group in batch["groups"].values():
+                for _, group in batch["groups"]:
                     group = send_to_device(group, accelerator.device, non_blocking=True)
                     loss = model(**group, num_items_in_batch=batch["num_items"]).loss
                     total += torch.stack([loss, torch.ones_like(loss)]).to(dtype) * batch["num_items"]
@@ -389,19 +430,3 @@ class _Run:
             "mixed_precision": self.accelerator.mixed_precision,
             "versions": package_versions(),
         }
-
-
-class _Window:
-    """Sums between two log entries; losses stay on the device until they are shown, so no step waits for it."""
-
-    def __init__(self):
-        self.began = time.perf_counter()
-        self.losses: dict[str, torch.Tensor] = {}
-        self.targets: dict[str, int] = defaultdict(int)
-        self.tokens = 0
-
-    def count(self, family: str, group: dict) -> None:
-        """Count useful tokens, on the CPU, before the tensors leave it."""
-        targets = int((group["labels"] != -100).sum())
-        self.targets[family] += group["labels"].numel() if family == "mixed" else targets
-        self.tokens += int(group["attention_mask"].sum()) + targets

@@ -1,0 +1,165 @@
+"""TreeDecoder: T5's decoder over trees of tokens, many continuations of one prompt at once.
+
+    decoder = TreeDecoder(model, encoder_states, mask, height=6)
+    root = decoder.extend(start_tokens, parents=start_slots)   # [users, 1, d_model]
+    next_ = decoder.extend(tokens, parents)                    # [users, width, d_model]
+
+Every token that was ever decoded for a prompt keeps a slot: its key and value. A token attends to its ancestors, as a
+mask over slots says; so beams that share a beginning share its slots, nothing is copied when beams change places, and a
+whole tree of candidates can be decoded in one pass. Keys and values of the encoder's states are made once a prompt, and
+all its tokens attend to them as one block of queries. The weights are those of the model's own modules.
+"""
+
+import torch
+from torch.nn import functional as F
+
+
+# Logits of so many rows and columns stay in the cache of a CPU core while they are summed up.
+BLOCK_ROWS, BLOCK_COLUMNS = 256, 2048
+
+
+class TreeDecoder:
+    """Decoder of a batch of prompts.
+
+    Parameters
+    ----------
+    model : RDRecForConditionalGeneration
+    states : Tensor `[prompts, length, d_model]`
+        The encoder's last hidden states.
+    mask : LongTensor `[prompts, length]`
+        1 for tokens and soft prompts, 0 for padding.
+    height : int
+        Tokens on the longest way down a tree, the start token included.
+    """
+
+    def __init__(self, model, states: torch.Tensor, mask: torch.Tensor, height: int):
+        self.config = model.config
+        self.stack = model.decoder
+        self.device = states.device
+        self.cross_keys, self.cross_values = [], []
+        for block in self.stack.block:
+            attention = block.layer[1].EncDecAttention
+            self.cross_keys.append(self._heads(attention.k(states)))
+            self.cross_values.append(self._heads(attention.v(states)))
+        self.cross_mask = None if bool(mask.all()) else mask[:, None, None, :].bool()
+        self.keys: list[torch.Tensor | None] = [None] * len(self.stack.block)
+        self.values: list[torch.Tensor | None] = [None] * len(self.stack.block)
+        self.parents = torch.zeros(len(states), 0, dtype=torch.long, device=self.device)
+        self.depths = torch.zeros(len(states), 0, dtype=torch.long, device=self.device)
+        self.height = height
+
+    def extend(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+        """Decode one more token below each of the given slots.
+
+        Parameters
+        ----------
+        tokens, parents : LongTensor `[prompts, width]`
+            Tokens and the slots they follow; slots are numbered as their tokens were given. A root's parent is itself,
+            and a parent may be among the tokens of this call.
+
+        Returns
+        -------
+        Tensor `[prompts, width, d_model]`
+            Last hidden states, for `Head`.
+        """
+        known, width = self.parents.shape[1], tokens.shape[1]
+        self.parents = torch.cat([self.parents, parents], dim=1)
+        slots = torch.arange(known, known + width, device=self.device).expand(len(tokens), width)
+        sees = torch.zeros(len(tokens), width, known + width, dtype=torch.bool, device=self.device)
+        for _ in range(self.height):
+            sees.scatter_(2, slots.unsqueeze(2), True)
+            slots = self.parents.gather(1, slots)
+        depths = sees.sum(2) - 1
+        self.depths = torch.cat([self.depths, depths], dim=1)
+        bias = self._bias(depths, sees)
+
+        hidden = self.stack.embed_tokens(tokens)
+        for number, block in enumerate(self.stack.block):
+            hidden = hidden + self._self_attention(number, block.layer[0], hidden, bias)
+            hidden = hidden + self._cross_attention(number, block.layer[1], hidden)
+            hidden = block.layer[2](hidden)
+        return self.stack.final_layer_norm(hidden)
+
+    def _bias(self, depths: torch.Tensor, sees: torch.Tensor) -> torch.Tensor:
+        """T5's bias by distance where a token sees a slot, minus infinity elsewhere: `[prompts, heads, width, slots]`.
+
+        One bias serves all layers, as in T5.
+        """
+        attention = self.stack.block[0].layer[0].SelfAttention
+        buckets = attention._relative_position_bucket(
+            -torch.arange(self.height, device=self.device),
+            bidirectional=False,
+            num_buckets=self.config.relative_attention_num_buckets,
+            max_distance=self.config.relative_attention_max_distance,
+        )
+        by_distance = attention.relative_attention_bias(buckets).T  # [heads, height]
+        distance = (depths.unsqueeze(2) - self.depths.unsqueeze(1)).clamp_(0, self.height - 1)
+        bias = by_distance[:, distance.flatten()].view(-1, *distance.shape).transpose(0, 1)
+        return bias.masked_fill(~sees.unsqueeze(1), -torch.inf)
+
+    def _self_attention(self, number, layer, hidden, bias) -> torch.Tensor:
+        attention, normed = layer.SelfAttention, layer.layer_norm(hidden)
+        keys, values = self._heads(attention.k(normed)), self._heads(attention.v(normed))
+        if self.keys[number] is not None:
+            keys = torch.cat([self.keys[number], keys], dim=2)
+            values = torch.cat([self.values[number], values], dim=2)
+        self.keys[number], self.values[number] = keys, values
+        return self._attend(attention, normed, keys, values, bias)
+
+    def _cross_attention(self, number, layer, hidden) -> torch.Tensor:
+        attention, normed = layer.EncDecAttention, layer.layer_norm(hidden)
+        return self._attend(attention, normed, self.cross_keys[number], self.cross_values[number], self.cross_mask)
+
+    def _attend(self, attention, normed, keys, values, mask) -> torch.Tensor:
+        queries = self._heads(attention.q(normed))
+        if mask is not None and mask.is_floating_point():
+            mask = mask.to(queries.dtype)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=1.0)
+        return attention.o(mixed.transpose(1, 2).flatten(2))
+
+    def _heads(self, states: torch.Tensor) -> torch.Tensor:
+        """`[prompts, length, heads * d_kv]` to `[prompts, heads, length, d_kv]`."""
+        return states.unflatten(2, (self.config.num_heads, self.config.d_kv)).transpose(1, 2)
+
+
+class Head:
+    """The model's language-model head, for log-probabilities of few tokens out of the whole vocabulary.
+
+    A log-probability is a logit minus the log-sum-exp of all logits. The logits wanted are few; the others are only
+    summed up, block by block, and never stored.
+    """
+
+    def __init__(self, model):
+        self.scale = model.config.d_model**-0.5 if model.config.scale_decoder_outputs else 1.0
+        self.weight = model.lm_head.weight
+        self.dtype = self.weight.dtype
+        device_type = self.weight.device.type
+        if torch.is_autocast_enabled(device_type):
+            self.dtype = torch.get_autocast_dtype(device_type)
+        self.weight = self.weight.to(self.dtype)
+        self.cached = device_type == "cpu" and self.dtype == torch.float32
+
+    def logits(self, hidden: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits of `tokens` (LongTensor `[tokens]`; None: all) at each row of `hidden` `[rows, d_model]`: float32."""
+        weight = self.weight if tokens is None else self.weight[tokens]
+        return F.linear((hidden * self.scale).to(self.dtype), weight).float()
+
+    def pair_logits(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The logit of one token at each row: float32 `[rows]`."""
+        return ((hidden * self.scale).float() * self.weight[tokens].float()).sum(1)
+
+    def normalizers(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Log-sum-exp over the vocabulary at each row of `hidden` `[rows, d_model]`: float32 `[rows]`."""
+        hidden = (hidden * self.scale).to(self.dtype)
+        if not self.cached:
+            blocks = hidden.split(BLOCK_ROWS)
+            return torch.cat([F.linear(rows, self.weight).float().logsumexp(1) for rows in blocks])
+        blocks = self.weight.split(BLOCK_COLUMNS)
+        sums = hidden.new_empty(len(hidden), len(blocks))
+        for start in range(0, len(hidden), BLOCK_ROWS):
+            rows = hidden[start : start + BLOCK_ROWS]
+            for number, block in enumerate(blocks):
+                logits = F.linear(rows, block)
+                # log_softmax is a single fast kernel, and x - log_softmax(x) is the log-sum-exp.
+                sums[start : start + len(rows), number] = logits[:, 0] - logits.log_softmax(1)[:, 0]
+        return sums.logsumexp(1)
