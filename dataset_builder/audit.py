@@ -11,7 +11,8 @@
 | cut_off | ends in the middle of a sentence |
 | copied_whole | is the review, or eight words or more of it, word for word |
 | generic | says nothing that would not fit any product |
-| contradicts | says of the item what the review denies, or the opposite of what the review says |
+| contradicts | says of the item what the review denies or the opposite of what it says, or denies what it does not |
+| misattributed | says what the user *is*, of which the writer says nothing: "The user is a lifesaver" |
 | short_review | says more than so short a review could support |
 | unsupported_words | has a word that nothing in the review comes near |
 | judged_unsupported | is not supported by the review, says the judge that `apply_policy` was given |
@@ -30,7 +31,6 @@ from typing import Any, NamedTuple
 from .errors import DatasetError
 from .explanations import GENERIC, MAX_WORDS, MIN_WORDS, OPINIONS, clean_text, sentences
 from .grounding import (
-    THRESHOLD,
     Evidence,
     evidence,
     grounding_scores,
@@ -66,14 +66,18 @@ FLAGS = (
     "copied_whole",
     "generic",
     "contradicts",
+    "misattributed",
     "short_review",
     "unsupported_words",
     "judged_unsupported",
 )
-REJECTING = frozenset({"empty", "off_format", "copied_whole", "contradicts", "judged_unsupported"})
+REJECTING = frozenset(
+    {"empty", "off_format", "cut_off", "copied_whole", "contradicts", "misattributed", "judged_unsupported"}
+)
 CHOICES = ("kept", "asked_again", "own_sentence", "left_empty")
 FALLBACKS = ("sentence", "empty")
 
+KEEP = 0.75  # score from which the policy keeps a half
 LONGEST_HALF = 60  # words; the teacher is asked for one short sentence
 SHORT_REVIEW = 6  # content words; what has fewer is held against what the half claims
 COPIED_RUN, COPIED_SHARE = 8, 0.8  # words in a row, and the share of the half that they make up
@@ -85,9 +89,17 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _MARKUP = re.compile(r"[{}]|</?\w+>|<\||\[/?INST\]|```|^\s*(?:assistant|system|user)\s*:", re.IGNORECASE)
+_DANGLING = re.compile(
+    r"(?:,|\b(?:and|or|but|an?|the|to|of|with|for|is|are|that|which|can|not|in|on|as))\W*$", re.IGNORECASE
+)
 _ENDED = re.compile(r"[.!?\u2026][\"')\]\u2019\u201d]*$")
 # Words of which an English sentence of some length has at least one.
 _ENGLISH = frozenset("the a an is are was be to of and or in that for with it has have this on not as you i".split())
+
+_USER_IS = re.compile(r"\W*the user (?:is|are|was) (\w+)", re.IGNORECASE)
+_OF_ONESELF = re.compile(
+    r"\b(?:i am|i['\u2019]?m|i was|i['\u2019]ve been|as an?|we are|we['\u2019]re)\b", re.IGNORECASE
+)
 
 _NEGATIONS = frozenset(
     """
@@ -181,10 +193,11 @@ def flags_of(review: str, half: str, name: str, found: Evidence | None = None) -
     review = clean_text(review)
     checks = {
         "off_format": _is_off_format(half, said),
-        "cut_off": not _ENDED.search(half.strip()),
+        "cut_off": not _ENDED.search(half.strip()) or bool(_DANGLING.search(half)),
         "copied_whole": _is_copied(review, half),
         "generic": not any(_informs(word) for word in words_of(without_frame(half))),
-        "contradicts": name == "item_attributes" and _contradicts(review, half),
+        "contradicts": (name == "item_attributes" and _contradicts(review, half)) or _denies(review, half),
+        "misattributed": name == "user_preference" and _is_misattributed(review, half),
         "short_review": _is_too_short(review, half),
         "unsupported_words": found is not None and bool(found.unsupported),
     }
@@ -240,6 +253,21 @@ def _contradicts(review: str, half: str) -> bool:
     return any(said & claims and plain & refutes and not plain & claims for claims, refutes in _REFUTED)
 
 
+def _denies(review: str, half: str) -> bool:
+    """Whether the half denies something, and the review nothing of it."""
+    _, denied = _polarity(without_frame(half))
+    _, negated = _polarity(review)
+    return bool(denied) and not denied & negated
+
+
+def _is_misattributed(review: str, half: str) -> bool:
+    what = _USER_IS.match(half)
+    if what is None or _OF_ONESELF.search(review):
+        return False
+    word = what[1].lower()
+    return word in ("a", "an", "the", "well", "also") or word in OPINIONS
+
+
 @dataclass(frozen=True)
 class Policy:
     """What is done about a half that is not good enough.
@@ -247,7 +275,8 @@ class Policy:
     Attributes
     ----------
     threshold : float
-        Score from which a half is kept.
+        Score from which a half is kept. Stricter than an even chance: of what a small teacher wrote and 0.5 let pass,
+        two in five halves were judged ungrounded by hand (`benchmarks/ungrounded_rate.py`).
     asks : int
         How often a review is asked again at most.
     fallback : {"sentence", "empty"}
@@ -255,7 +284,7 @@ class Policy:
         rationale task skips the half. `sentence` leaves empty, too, where the review has none that fits.
     """
 
-    threshold: float = THRESHOLD
+    threshold: float = KEEP
     asks: int = 1
     fallback: str = "sentence"
 

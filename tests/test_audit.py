@@ -102,6 +102,23 @@ def test_not_only_denies_nothing():
     assert flags_of("It is not only sturdy, it is blue.", "The item is sturdy and blue.", "item_attributes") == []
 
 
+def test_a_half_may_deny_only_what_the_review_denies():
+    review = "It does not scratch my guitar. I would not call it cheap."
+    assert flags_of(review, "The item does not scratch guitars.", "item_attributes") == []
+    assert "contradicts" in flags_of(review, "The user does not want to travel.", "user_preference")
+
+
+def test_what_the_user_is_must_come_from_the_writer():
+    half = "The user is a professional musician."
+    assert "misattributed" in flags_of("Used by professional musicians everywhere.", half, "user_preference")
+    assert flags_of("I am a professional musician and like it.", half, "user_preference") == []
+    assert flags_of("A lifesaver for musicians.", "The user is looking for a lifesaver.", "user_preference") == []
+
+
+def test_a_sentence_that_ends_on_a_link_is_cut_off():
+    assert flags_of(REVIEW, "The item is a wide strap, and .", "item_attributes") == ["cut_off"]
+
+
 def test_a_short_review_supports_little():
     half = "The item is a comfortable guitar strap with leather ends."
     assert "short_review" in flags_of("Nice.", half, "item_attributes")
@@ -161,7 +178,7 @@ def test_policy_without_a_server_takes_the_reviews_own_sentence_or_leaves_empty(
 
 
 def test_a_rejecting_flag_outweighs_a_high_score():
-    assert Policy().keeps(HalfAudit(0.9, ("cut_off",), ()))
+    assert Policy().keeps(HalfAudit(0.9, ("unsupported_words",), ()))
     assert not Policy().keeps(HalfAudit(0.9, ("contradicts",), ()))
 
 

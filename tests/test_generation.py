@@ -324,7 +324,9 @@ def test_published_looks_at_the_papers_beams(model, tokenizer, monkeypatch):
     assert not {3, 4} & set(found.items) and set(found.items) <= set(range(1, 241)) and set(ranked.items) <= {3, 4, 5}
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_beams": 3, "min_length": 2, "max_length": 9}, {"num_beams": 4, "min_length": 3}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"num_beams": 3, "min_length": 2, "max_length": 9}, {"num_beams": 4, "min_length": 3}]
+)
 @pytest.mark.parametrize("eos_is_likely", [False, True])
 def test_explain_writes_what_generate_does(engine, words, settings, eos_is_likely):
     users, items = [1, 2, 3, 4, 5], [3, 120, 7, 7, 45]

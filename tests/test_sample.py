@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset_builder.__main__ import main
+from dataset_builder.audit import KEEP
 from dataset_builder.errors import DatasetError
-from dataset_builder.grounding import THRESHOLD
 from dataset_builder.sample import (
     DISTILLED_FILE,
     HOBBIES,
@@ -131,7 +131,7 @@ def test_shipped_rationales_of_the_teacher_cover_every_review_and_tell_what_beca
         for half in ("user_preference", "item_attributes"):
             choice, score = row[f"{half}_choice"], row[f"{half}_grounding"]
             assert (row[half] is None) == (choice == "left_empty") == (score is None)
-            assert choice not in ("kept", "asked_again") or score >= THRESHOLD
+            assert choice not in ("kept", "asked_again") or score >= KEEP
             assert choice != "own_sentence" or row[half] in world.rows[row["review_row"]]["reviewText"]
 
 

@@ -151,7 +151,9 @@ class _Attention(torch.autograd.Function):
             of_value[piece] = torch.matmul(passed.mT, up)
             # The derivative of softmax needs the sum over keys of probability times gradient, which is this.
             dot = (up.float() * output[piece].transpose(1, 2).float()).sum(-1, keepdim=True)
-            scores = torch.matmul(up, value[piece].mT).float().mul_(passed).addcmul_(signed.abs().float(), dot, value=-1)
+            scores = (
+                torch.matmul(up, value[piece].mT).float().mul_(passed).addcmul_(signed.abs().float(), dot, value=-1)
+            )
             if of_bias is not None:
                 of_bias += scores.sum_to_size(of_bias.shape)
             scores = scores.to(query.dtype)
@@ -190,9 +192,7 @@ def attention_forward(
     """
     if not torch.is_grad_enabled() or query.device.type != "cpu" or torch.compiler.is_compiling():
         sdpa = AttentionInterface()["sdpa"]
-        return sdpa(
-            module, query, key, value, attention_mask, dropout=dropout, position_bias=position_bias, **kwargs
-        )
+        return sdpa(module, query, key, value, attention_mask, dropout=dropout, position_bias=position_bias, **kwargs)
     if attention_mask is None and module.is_causal and query.shape[2] > 1:
         attention_mask = query.new_ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()[None, None]
     if attention_mask is not None:
