@@ -52,10 +52,14 @@ def halves_of_arm(number: int, folder: Path, reviews: dict[int, str]) -> list[Ha
     return found
 
 
-def write_sheet(arms: list[list[Half]], count: int, seed: int, path: Path) -> None:
-    """Draw `count` halves of each arm and write them in random order, under numbers that do not tell the arm."""
+def write_sheet(arms: list[list[Half]], counts: list[int], seed: int, path: Path) -> None:
+    """Draw so many halves of each arm and write them in random order, under numbers that do not tell the arm."""
     rng = np.random.default_rng([seed, DRAW_STREAM])
-    drawn = [arm[place] for arm in arms for place in rng.choice(len(arm), min(count, len(arm)), replace=False)]
+    drawn = [
+        arm[place]
+        for arm, count in zip(arms, counts, strict=True)
+        for place in rng.choice(len(arm), min(count, len(arm)), replace=False)
+    ]
     order = rng.permutation(len(drawn))
     with open(path, "w", encoding="utf-8") as sheet, open(path.with_suffix(".key.json"), "w") as key:
         for number, place in enumerate(order.tolist()):
@@ -123,13 +127,17 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="sheet: written; report: the labels, {id: 1, 0 or null}")
     parser.add_argument("--reviews", required=True)
     parser.add_argument("--arms", nargs="+", type=Path, required=True, help="folders that distill.py wrote")
-    parser.add_argument("--count", type=int, default=150, help="halves drawn of each arm")
+    parser.add_argument("--count", type=int, nargs="+", default=[150], help="halves drawn of each arm")
+    parser.add_argument("--judged", type=Path, help="labels that are there already; the sheet leaves those halves out")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     reviews = {review.row: review.text for review in read_reviews(given.reviews, skipped=Counter())}
     arms = [halves_of_arm(number, folder, reviews) for number, folder in enumerate(given.arms)]
     if given.what == "sheet":
-        write_sheet(arms, given.count, given.seed, given.file)
+        judged = json.loads(given.judged.read_text(encoding="utf-8"))["labels"] if given.judged else {}
+        fresh = [[half for half in arm if half.id not in judged] for arm in arms]
+        counts = given.count * len(arms) if len(given.count) == 1 else given.count
+        write_sheet(fresh, counts, given.seed, given.file)
     else:
         labels: dict[str, Any] = json.loads(given.file.read_text(encoding="utf-8"))["labels"]
         print(report(arms, [folder.name for folder in given.arms], labels, given.seed))
