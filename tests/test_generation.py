@@ -8,7 +8,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration
-from modeling_rdrec.catalog_trie import CatalogLogitsProcessor, CatalogTrie
+from modeling_rdrec.catalog_trie import CatalogTrie
 from modeling_rdrec.fast_linear import fast_linear
 from modeling_rdrec.generation_rdrec import bare_prompt
 from modeling_rdrec.tree_decoder import Head, TreeDecoder
@@ -103,7 +103,7 @@ def test_generate_with_the_processor_equals_recommend(engine, words, length_pena
     output = engine.generate(
         **batch,
         task_ids=torch.ones(3, dtype=torch.long),
-        logits_processor=LogitsProcessorList([CatalogLogitsProcessor(trie, num_beams, HISTORIES)]),
+        logits_processor=LogitsProcessorList([trie.logits_processor(num_beams, HISTORIES)]),
         num_beams=num_beams,
         num_return_sequences=4,
         max_new_tokens=trie.longest,
@@ -127,7 +127,7 @@ def test_generate_with_fewer_answers_than_beams_marks_what_is_none(engine, words
     output = engine.generate(
         **words(["user_1"], return_tensors="pt"),
         task_ids=torch.tensor([1]),
-        logits_processor=LogitsProcessorList([CatalogLogitsProcessor(trie, 6, [[7]])]),
+        logits_processor=LogitsProcessorList([trie.logits_processor(6, [[7]])]),
         num_beams=6,
         num_return_sequences=6,
         max_new_tokens=trie.longest,
@@ -324,7 +324,9 @@ def test_published_looks_at_the_papers_beams(model, tokenizer, monkeypatch):
     assert not {3, 4} & set(found.items) and set(found.items) <= set(range(1, 241)) and set(ranked.items) <= {3, 4, 5}
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_beams": 3, "min_length": 2, "max_length": 9}, {"num_beams": 4, "min_length": 3}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"num_beams": 3, "min_length": 2, "max_length": 9}, {"num_beams": 4, "min_length": 3}]
+)
 @pytest.mark.parametrize("eos_is_likely", [False, True])
 def test_explain_writes_what_generate_does(engine, words, settings, eos_is_likely):
     users, items = [1, 2, 3, 4, 5], [3, 120, 7, 7, 45]
