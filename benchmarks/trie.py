@@ -6,7 +6,8 @@
 Each size is measured in a process of its own, so that its peak memory (of the whole process, Python and PyTorch
 included) is its own. A step is what the search asks of the trie for 32 users of 20 beams: the children of the beams'
 nodes, but for those that a history of 20 items excludes. Each user's beams stand at random nodes of one level, and the
-level whose step takes longest is reported: a node has at most as many children as the vocabulary has numbers.
+level whose step takes longest is reported. It costs by the child: a node of a larger catalog has more children, but no
+more than the vocabulary has pieces of numbers.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def measure(tokenizer_name: str | None, size: int) -> dict[str, float]:
         figures["load_s"] = time.perf_counter() - began
         rng = np.random.default_rng(0)
         exclusion = trie.exclusion(rng.integers(1, size + 1, (USERS, HISTORY)).tolist())
-        figures |= {"step_s": 0.0}
+        figures["step_s"] = 0.0
         start, stop = 1, int(trie.first_child[1])
         while start < trie.num_nodes:
             count = min(BEAMS, stop - start)
@@ -83,7 +84,7 @@ def main() -> None:
         return
     print(
         f"{'items':>10} {'nodes':>10} {'longest':>8} {'build s':>8} {'peak GB':>8} {'file MB':>8} {'load ms':>8} "
-        f"{'step ms':>8} {'beams':>6} {'children':>9}"
+        f"{'step ms':>8} {'beams':>6} {'children':>9} {'ns/child':>9}"
     )
     for size in arguments.sizes:
         command = [sys.executable, "-m", "benchmarks.trie", "--one", "--sizes", str(size)]
@@ -96,7 +97,7 @@ def main() -> None:
         print(
             f"{size:>10} {f['nodes']:>10} {f['longest']:>8} {f['build_s']:>8.2f} {f['peak_bytes'] / 1e9:>8.2f} "
             f"{f['file_bytes'] / 1e6:>8.1f} {1000 * f['load_s']:>8.2f} "
-            f"{1000 * f['step_s']:>8.2f} {f['beams']:>6} {f['children']:>9}",
+            f"{1000 * f['step_s']:>8.2f} {f['beams']:>6} {f['children']:>9} {1e9 * f['step_s'] / f['children']:>9.1f}",
             flush=True,
         )
 

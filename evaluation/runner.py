@@ -49,13 +49,13 @@ class Evaluation:
             tables = load_tables_of(arguments.dataset, arguments.dataset_revision)
         data = TaskData(tables)
         protocol = arguments.protocol or data.protocol
+        if protocol == "published" and (arguments.exact or arguments.length_penalty != 0):
+            raise ValueError("--exact and --length_penalty: for the clean protocol only, published has its own ranking")
         if protocol != data.protocol:
             raise ValueError(
                 f"--protocol {protocol}: {arguments.dataset} was built under {data.protocol}; build it again with "
                 f"--protocol {protocol}, or leave the flag out"
             )
-        if protocol == "published" and (arguments.exact or arguments.length_penalty != 0):
-            raise ValueError("--exact and --length_penalty: for the clean protocol only, published has its own ranking")
         model, tokenizer = load_pretrained(arguments.model, arguments.model_revision)
         check_same_catalog(tokenizer, data, arguments.model, arguments.dataset)
         model.to(accelerator.device).eval()

@@ -4,7 +4,7 @@
     trie.save("runs/beauty/catalog_trie.npy")
     trie = CatalogTrie.load("runs/beauty/catalog_trie.npy")   # memory-mapped
 
-    processor = CatalogLogitsProcessor(trie, num_beams=20, exclude=[[3, 45]])
+    processor = trie.logits_processor(num_beams=20, exclude=[[3, 45]])
     model.generate(**batch, logits_processor=[processor], num_beams=20, early_stopping="never", length_penalty=0.0,
                    max_new_tokens=trie.longest)
 
@@ -266,6 +266,10 @@ class CatalogTrie:
     def exclusion(self, exclude: Sequence[Sequence[int]]) -> "Exclusion":
         """What the search of row r must keep away from, so that it never answers with an item of `exclude[r]`."""
         return Exclusion(self, exclude)
+
+    def logits_processor(self, num_beams: int = 1, exclude: Sequence[Sequence[int]] | None = None, **settings):
+        """A [`CatalogLogitsProcessor`] of this trie, for `generate(logits_processor=[…])`."""
+        return CatalogLogitsProcessor(self, num_beams, exclude, **settings)
 
 
 class Exclusion:

@@ -104,7 +104,7 @@ class RDRecGenerationMixin:
                 f"a history of {longest} items is longer than the whole-word table: the last {read} are read",
                 stacklevel=2,
             )
-        texts = [bare_prompt(u, row[-read:]) for u, row in zip(ids, histories)]
+        texts = [bare_prompt(u, row[max(0, len(row) - read) :]) for u, row in zip(ids, histories)]
         if protocol == "published":
             known = tokenizer.num_ids("item")
             allowed = [
@@ -114,12 +114,14 @@ class RDRecGenerationMixin:
             ranked = self._published(tokenizer, "sequential", texts, allowed, k, num_beams)
         else:
             trie = tokenizer.catalog_trie() if trie is None else trie
-            search = _exact_search if exact else _beam_search
             ranked = [None] * len(texts)
             with torch.inference_mode(), fast_linear():
                 for rows, decoder in self._decoders(tokenizer, "sequential", texts, trie.longest):
                     exclusion = trie.exclusion([histories[row] for row in rows])
-                    found = search(self, decoder, trie, exclusion, k, max(num_beams, k), length_penalty)
+                    if exact:
+                        found = _exact_search(self, decoder, trie, exclusion, k, length_penalty)
+                    else:
+                        found = _beam_search(self, decoder, trie, exclusion, k, max(num_beams, k), length_penalty)
                     for row, answer in zip(rows, found):
                         ranked[row] = answer
         return _as_given(tokenizer, users, ranked, single)
@@ -436,9 +438,9 @@ def _beam_search(
 
 
 def _exact_search(
-    model, decoder: TreeDecoder, trie: CatalogTrie, exclusion: Exclusion, k: int, num_beams: int, length_penalty: float
+    model, decoder: TreeDecoder, trie: CatalogTrie, exclusion: Exclusion, k: int, length_penalty: float
 ) -> list[RankedItems]:
-    """The best k items of the trie for each prompt, proven.
+    """The best k items of the trie for each prompt, proven (up to the rounding of sums).
 
     Best first: the nodes of highest log-probability are opened, `EXACT_WIDTH` at a time; what follows them waits in the
     frontier. Every item not answered yet lies below a node of the frontier, and its score is at most the bound of that

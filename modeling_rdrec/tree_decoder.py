@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 # Logits of so many rows and columns stay in the cache of a CPU core while they are summed up.
 BLOCK_ROWS, BLOCK_COLUMNS = 256, 2048
+BEST_ROWS = 64  # where whole rows of logits are needed
 
 
 class TreeDecoder:
@@ -156,16 +157,15 @@ class Head:
         log_probabilities : Tensor float32 `[rows, count]`
         tokens : LongTensor `[rows, count]`
         """
-        scores, tokens = hidden.new_empty(len(hidden), count, dtype=torch.float32), []
-        for start in range(0, len(hidden), BLOCK_ROWS):
-            logits = self.logits(hidden[start : start + BLOCK_ROWS])
-            normalizers = logits.logsumexp(1, keepdim=True)
+        scores, tokens = [], []
+        for rows in hidden.split(BEST_ROWS):
+            log_probabilities = self.logits(rows).log_softmax(1)
             if without is not None:
-                logits[:, without] = -torch.inf
-            best, places = logits.topk(count, dim=1)
-            torch.sub(best, normalizers, out=scores[start : start + BLOCK_ROWS])
+                log_probabilities[:, without] = -torch.inf
+            best, places = log_probabilities.topk(count, dim=1)
+            scores.append(best)
             tokens.append(places)
-        return scores, torch.cat(tokens)
+        return torch.cat(scores), torch.cat(tokens)
 
     def normalizers(self, hidden: torch.Tensor) -> torch.Tensor:
         """Log-sum-exp over the vocabulary at each row of `hidden` `[rows, d_model]`: float32 `[rows]`."""

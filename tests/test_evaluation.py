@@ -104,6 +104,7 @@ def test_two_processes_give_the_answers_of_one(arguments, tmp_path, sample_dir, 
         ({"length_penalty": -0.5}, "--length_penalty -0.5: give 0 or more"),
         ({"split": "train"}, "--split train: take validation or test"),
         ({"protocol": "dirty"}, "--protocol dirty: take clean or published"),
+        ({"protocol": "published", "exact": True}, "--exact and --length_penalty: for the clean protocol only"),
         ({"protocol": "published"}, "was built under clean; build it again with --protocol published"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration
-from modeling_rdrec.catalog_trie import CatalogLogitsProcessor, CatalogTrie
+from modeling_rdrec.catalog_trie import CatalogTrie
 from modeling_rdrec.fast_linear import fast_linear
 from modeling_rdrec.generation_rdrec import bare_prompt
 from modeling_rdrec.tree_decoder import Head, TreeDecoder
@@ -103,7 +103,7 @@ def test_generate_with_the_processor_equals_recommend(engine, words, length_pena
     output = engine.generate(
         **batch,
         task_ids=torch.ones(3, dtype=torch.long),
-        logits_processor=LogitsProcessorList([CatalogLogitsProcessor(trie, num_beams, HISTORIES)]),
+        logits_processor=LogitsProcessorList([trie.logits_processor(num_beams, HISTORIES)]),
         num_beams=num_beams,
         num_return_sequences=4,
         max_new_tokens=trie.longest,
@@ -127,7 +127,7 @@ def test_generate_with_fewer_answers_than_beams_marks_what_is_none(engine, words
     output = engine.generate(
         **words(["user_1"], return_tensors="pt"),
         task_ids=torch.tensor([1]),
-        logits_processor=LogitsProcessorList([CatalogLogitsProcessor(trie, 6, [[7]])]),
+        logits_processor=LogitsProcessorList([trie.logits_processor(6, [[7]])]),
         num_beams=6,
         num_return_sequences=6,
         max_new_tokens=trie.longest,
