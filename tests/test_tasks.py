@@ -226,7 +226,9 @@ def test_reference_padding_is_one_mixed_batch_and_counts_padding(model, tokenize
 def test_targets_are_cut(tokenizer, sample_data, step_rows):
     groups = Collator(tokenizer, max_target_length=4)(step_rows)["groups"]
     (cuts,) = [group["labels"] for family, group in groups if family == "explanation"]
-    (whole,) = [group["labels"] for family, group in Collator(tokenizer)(step_rows)["groups"] if family == "explanation"]
+    (whole,) = [
+        group["labels"] for family, group in Collator(tokenizer)(step_rows)["groups"] if family == "explanation"
+    ]
     assert cuts.shape[1] == 4
     for cut, row in zip(cuts.tolist(), whole.tolist()):
         want = [token for token in row if token != -100]

@@ -18,7 +18,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.models.t5.modeling_t5 import T5DenseActDense
 
 from modeling_rdrec import RDRecForConditionalGeneration
-from modeling_rdrec.linear_rdrec import use_fast_linear
+from modeling_rdrec.fast_linear import use_fast_linear
 
 
 ATTENTION = "rdrec_cpu_training"
@@ -83,20 +83,19 @@ class CPUDropout(nn.Dropout):
 
 
 class _ReLUDropout(torch.autograd.Function):
-    """dropout(relu(x)) in place; the result alone tells on the way back what passed."""
+    """dropout(relu(x)); its result alone tells on the way back what passed, so nothing else is kept."""
 
     @staticmethod
     def forward(ctx, states, p):
-        ctx.mark_dirty(states)
         ctx.scale = 1 / (1 - p)
-        states.relu_().mul_(keep_mask(states.shape, p).mul_(ctx.scale))
-        ctx.save_for_backward(states)
-        return states
+        passed = states.relu().mul_(keep_mask(states.shape, p).mul_(ctx.scale))
+        ctx.save_for_backward(passed)
+        return passed
 
     @staticmethod
     def backward(ctx, gradient):
-        (states,) = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(gradient, states, 0).mul_(ctx.scale), None
+        (passed,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradient, passed, 0).mul_(ctx.scale), None
 
 
 class ReLUDropout(CPUDropout):
@@ -151,7 +150,9 @@ class _Attention(torch.autograd.Function):
             of_value[piece] = torch.matmul(passed.mT, up)
             # The derivative of softmax needs the sum over keys of probability times gradient, which is this.
             dot = (up.float() * output[piece].transpose(1, 2).float()).sum(-1, keepdim=True)
-            scores = torch.matmul(up, value[piece].mT).float().mul_(passed).addcmul_(signed.abs().float(), dot, value=-1)
+            scores = (
+                torch.matmul(up, value[piece].mT).float().mul_(passed).addcmul_(signed.abs().float(), dot, value=-1)
+            )
             if of_bias is not None:
                 of_bias += scores.sum_to_size(of_bias.shape)
             scores = scores.to(query.dtype)
@@ -190,9 +191,7 @@ def attention_forward(
     """
     if not torch.is_grad_enabled() or query.device.type != "cpu" or torch.compiler.is_compiling():
         sdpa = AttentionInterface()["sdpa"]
-        return sdpa(
-            module, query, key, value, attention_mask, dropout=dropout, position_bias=position_bias, **kwargs
-        )
+        return sdpa(module, query, key, value, attention_mask, dropout=dropout, position_bias=position_bias, **kwargs)
     if attention_mask is None and module.is_causal and query.shape[2] > 1:
         attention_mask = query.new_ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()[None, None]
     if attention_mask is not None:
