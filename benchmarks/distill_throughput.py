@@ -126,7 +126,7 @@ def with_server(count: int, concurrency: int, delay: float) -> None:
 
 
 def without_server(count: int) -> None:
-    async def ask(messages: list[dict[str, str]], seed: int) -> Answer:
+    async def ask(messages: list[dict[str, str]], seed: int, temperature: float | None = None) -> Answer:
         return Answer(sentences(messages[-1]["content"]), "stop", 20)
 
     with tempfile.TemporaryDirectory() as place:

@@ -1,7 +1,7 @@
 """Command line of the data package.
 
     python -m dataset_builder build --reviews reviews.json.gz --domain beauty --output data/beauty
-    python -m dataset_builder import --reference FOLDER --domain beauty --output data/beauty
+    python -m dataset_builder import --reference FOLDER_OR_URL --domain beauty --output data/beauty
     python -m dataset_builder sample --output data/sample
     python -m dataset_builder info data/beauty
     python -m dataset_builder audit runs/distilled --reviews reviews.json.gz
@@ -60,7 +60,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     build.set_defaults(run=run_build)
 
     take = commands.add_parser("import", parents=[shared], help="from the reference release's files")
-    take.add_argument("--reference", required=True, help="folder that holds sequential.txt")
+    take.add_argument("--reference", required=True, help="folder or URL that holds sequential.txt")
     take.set_defaults(run=run_import)
 
     info = commands.add_parser("info", help="summary of a built dataset")

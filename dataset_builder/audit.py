@@ -11,9 +11,11 @@
 | cut_off | ends in the middle of a sentence |
 | copied_whole | is the review, or eight words or more of it, word for word |
 | generic | says nothing that would not fit any product |
-| contradicts | says of the item what the review denies, or the opposite of what the review says |
+| contradicts | says of the item what the review denies or the opposite of what it says, or denies what it does not |
+| misattributed | says what the user *is*, of which the writer says nothing: "The user is a lifesaver" |
 | short_review | says more than so short a review could support |
 | unsupported_words | has a word that nothing in the review comes near |
+| judged_unsupported | is not supported by the review, says the judge that `apply_policy` was given |
 
 A score says how likely the half is grounded; a flag says what to look at. The policy rejects a half on a score below
 its threshold or on one of the flags in `REJECTING`. This file asks no server: who re-asks hands `apply_policy` a
@@ -29,7 +31,6 @@ from typing import Any, NamedTuple
 from .errors import DatasetError
 from .explanations import GENERIC, MAX_WORDS, MIN_WORDS, OPINIONS, clean_text, sentences
 from .grounding import (
-    THRESHOLD,
     Evidence,
     evidence,
     grounding_scores,
@@ -47,6 +48,7 @@ __all__ = [
     "Ask",
     "AskAgain",
     "HalfAudit",
+    "Judge",
     "Policy",
     "apply_policy",
     "audit_halves",
@@ -64,13 +66,18 @@ FLAGS = (
     "copied_whole",
     "generic",
     "contradicts",
+    "misattributed",
     "short_review",
     "unsupported_words",
+    "judged_unsupported",
 )
-REJECTING = frozenset({"empty", "off_format", "copied_whole", "contradicts"})
+REJECTING = frozenset(
+    {"empty", "off_format", "cut_off", "copied_whole", "contradicts", "misattributed", "judged_unsupported"}
+)
 CHOICES = ("kept", "asked_again", "own_sentence", "left_empty")
 FALLBACKS = ("sentence", "empty")
 
+KEEP = 0.75  # score from which the policy keeps a half
 LONGEST_HALF = 60  # words; the teacher is asked for one short sentence
 SHORT_REVIEW = 6  # content words; what has fewer is held against what the half claims
 COPIED_RUN, COPIED_SHARE = 8, 0.8  # words in a row, and the share of the half that they make up
@@ -82,9 +89,17 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _MARKUP = re.compile(r"[{}]|</?\w+>|<\||\[/?INST\]|```|^\s*(?:assistant|system|user)\s*:", re.IGNORECASE)
+_DANGLING = re.compile(
+    r"(?:,|\b(?:and|or|but|an?|the|to|of|with|for|is|are|that|which|can|not|in|on|as))\W*$", re.IGNORECASE
+)
 _ENDED = re.compile(r"[.!?\u2026][\"')\]\u2019\u201d]*$")
 # Words of which an English sentence of some length has at least one.
 _ENGLISH = frozenset("the a an is are was be to of and or in that for with it has have this on not as you i".split())
+
+_USER_IS = re.compile(r"\W*the user (?:is|are|was) (\w+)", re.IGNORECASE)
+_OF_ONESELF = re.compile(
+    r"\b(?:i am|i['\u2019]?m|i was|i['\u2019]ve been|as an?|we are|we['\u2019]re)\b", re.IGNORECASE
+)
 
 _NEGATIONS = frozenset(
     """
@@ -178,10 +193,11 @@ def flags_of(review: str, half: str, name: str, found: Evidence | None = None) -
     review = clean_text(review)
     checks = {
         "off_format": _is_off_format(half, said),
-        "cut_off": not _ENDED.search(half.strip()),
+        "cut_off": not _ENDED.search(half.strip()) or bool(_DANGLING.search(half)),
         "copied_whole": _is_copied(review, half),
         "generic": not any(_informs(word) for word in words_of(without_frame(half))),
-        "contradicts": name == "item_attributes" and _contradicts(review, half),
+        "contradicts": (name == "item_attributes" and _contradicts(review, half)) or _denies(review, half),
+        "misattributed": name == "user_preference" and _is_misattributed(review, half),
         "short_review": _is_too_short(review, half),
         "unsupported_words": found is not None and bool(found.unsupported),
     }
@@ -237,6 +253,21 @@ def _contradicts(review: str, half: str) -> bool:
     return any(said & claims and plain & refutes and not plain & claims for claims, refutes in _REFUTED)
 
 
+def _denies(review: str, half: str) -> bool:
+    """Whether the half denies something, and the review nothing of it."""
+    _, denied = _polarity(without_frame(half))
+    _, negated = _polarity(review)
+    return bool(denied) and not denied & negated
+
+
+def _is_misattributed(review: str, half: str) -> bool:
+    what = _USER_IS.match(half)
+    if what is None or _OF_ONESELF.search(review):
+        return False
+    word = what[1].lower()
+    return word in ("a", "an", "the", "well", "also") or word in OPINIONS
+
+
 @dataclass(frozen=True)
 class Policy:
     """What is done about a half that is not good enough.
@@ -244,7 +275,8 @@ class Policy:
     Attributes
     ----------
     threshold : float
-        Score from which a half is kept.
+        Score from which a half is kept. Stricter than an even chance: of what a small teacher wrote and 0.5 let pass,
+        two in five halves were judged ungrounded by hand (`benchmarks/ungrounded_rate.py`).
     asks : int
         How often a review is asked again at most.
     fallback : {"sentence", "empty"}
@@ -252,8 +284,8 @@ class Policy:
         rationale task skips the half. `sentence` leaves empty, too, where the review has none that fits.
     """
 
-    threshold: float = THRESHOLD
-    asks: int = 2
+    threshold: float = KEEP
+    asks: int = 1
     fallback: str = "sentence"
 
     def __post_init__(self) -> None:
@@ -277,6 +309,8 @@ class AskAgain(NamedTuple):
 Answer = Mapping[str, str | None]  # by the names in HALVES; one that is missing or None was not answered
 # All reviews of one attempt at once, so that they can be asked side by side; one answer to each, in their order.
 Ask = Callable[[Sequence[AskAgain]], Sequence[Answer]]
+# Reviews and a half of each; whether each half is supported.
+Judge = Callable[[Sequence[str], Sequence[str]], Sequence[bool]]
 
 
 def apply_policy(
@@ -285,6 +319,7 @@ def apply_policy(
     policy: Policy,
     ask: Ask | None = None,
     *,
+    judge: Judge | None = None,
     audits: Sequence[HalfAudit] | None = None,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
@@ -299,6 +334,8 @@ def apply_policy(
     policy : Policy
     ask : callable, optional
         Asks the teacher again; without it nothing is asked.
+    judge : callable, optional
+        Says of the halves that the score would keep whether the review supports them; the others are not kept.
     audits : sequence of HalfAudit, optional
         What `audit_rows` found, when that is known already.
     progress : bool
@@ -324,6 +361,7 @@ def apply_policy(
     asked: dict[tuple[int, str], int] = {}
     wanted: list[tuple[int, str]] = []
     places = [(place, half) for place in range(len(rows)) for half in HALVES]
+    audits = _judged(judge, policy, [reviews[p] for p, _ in places], [rows[p][half] for p, half in places], audits)
     for key, audit in zip(places, audits, strict=True):
         if policy.keeps(audit):
             settled[key] = _settled(rows[key[0]][key[1]], audit.score, audit.flags, "kept")
@@ -347,12 +385,10 @@ def apply_policy(
             raise DatasetError(f"{len(requests)} reviews asked again, {len(answers)} answers; give one to each")
         answer_of = dict(zip(halves_of, answers, strict=True))
         tried = [(place, half) for place, halves in halves_of.items() for half in halves]
-        audits = audit_halves(
-            [reviews[place] for place, _ in tried],
-            [answer_of[place].get(half) for place, half in tried],
-            [half for _, half in tried],
-            progress=progress,
-        )
+        texts = [reviews[place] for place, _ in tried]
+        halves = [answer_of[place].get(half) for place, half in tried]
+        audits = audit_halves(texts, halves, [half for _, half in tried], progress=progress)
+        audits = _judged(judge, policy, texts, halves, audits)
         for (place, half), audit in zip(tried, audits, strict=True):
             if policy.keeps(audit):
                 settled[place, half] = _settled(answer_of[place][half], audit.score, audit.flags, "asked_again")
@@ -370,6 +406,25 @@ def apply_policy(
         | {f"{half}{name}": value for half in HALVES for name, value in settled[place, half].items()}
         | {f"{half}_asks": asked.get((place, half), 0) for half in HALVES}
         for place, row in enumerate(rows)
+    ]
+
+
+def _judged(
+    judge: Judge | None,
+    policy: Policy,
+    reviews: Sequence[str],
+    halves: Sequence[str | None],
+    audits: Sequence[HalfAudit],
+) -> Sequence[HalfAudit]:
+    """The audits with the judge's flag on what the score would keep and the judge would not."""
+    if judge is None:
+        return audits
+    kept = [place for place, audit in enumerate(audits) if policy.keeps(audit)]
+    verdicts = judge([reviews[place] for place in kept], [halves[place] or "" for place in kept])
+    refused = {place for place, verdict in zip(kept, verdicts, strict=True) if not verdict}
+    return [
+        audit._replace(flags=(*audit.flags, "judged_unsupported")) if place in refused else audit
+        for place, audit in enumerate(audits)
     ]
 
 

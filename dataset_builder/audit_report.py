@@ -5,7 +5,8 @@
 
 Prints rates by review length and writes, into the folder of the rationales, `audit.html` (one file, its plot drawn in
 SVG) and `audit.jsonl` (score, flags and unsupported words of every half; no review text). `--apply` also writes
-`audited.jsonl`, the rationales with the policy's choices, to build a dataset from (nothing is asked again here).
+`audited.jsonl`, the rationales with the policy's choices, to build a dataset from (nothing is asked again here; what
+`distill.py --policy` wrote has its choices already, and the report shows them).
 """
 
 import argparse
@@ -318,13 +319,18 @@ def _run(options: argparse.Namespace) -> None:
         {"review_row": row} | {half: audits[2 * number + place]._asdict() for place, half in enumerate(HALVES)}
         for number, row in enumerate(rows)
     )
-    choices = None
+    choices = {half: Counter(found["provenance"][f"{half}_choice"] for found in rows.values()) for half in HALVES}
+    settled = any(choice for found in choices.values() for choice in found)
+    if settled and options.apply:
+        raise DatasetError(f"{path}: a policy was applied to it already; audit it without --apply")
     folder.mkdir(parents=True, exist_ok=True)
     if options.apply:
         made = apply_policy(given, reviews, Policy(fallback=options.apply), audits=audits)
         choices = {half: Counter(one[f"{half}_choice"] for one in made) for half in HALVES}
         _write(folder / "audited.jsonl", (json.dumps(one, ensure_ascii=False) + "\n" for one in made))
     _write(folder / "audit.jsonl", (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    if not (settled or options.apply):
+        choices = None
     _write(folder / "audit.html", [report(table, path.name, choices)])
     print(text_table(length_table(table)))
     print()

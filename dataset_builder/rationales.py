@@ -1,7 +1,8 @@
 """Reader of distilled rationales, as JSON lines or Parquet: one row a review, joined on `review_row`.
 
 Columns: `review_row` (data row of the reviews file, from 0), `user_preference`, `item_attributes` (one of them may be
-empty), and optional `teacher`, `prompt`, `user_preference_grounding`, `item_attributes_grounding`.
+empty), and optional `teacher`, `prompt`, and for each half H `H_grounding` (its score) and `H_choice` (what the audit's
+policy did).
 """
 
 import json
@@ -29,11 +30,12 @@ def rationale(row: Mapping[str, Any], teacher: str, prompt: str) -> dict[str, An
     halves = {name: _sentence(row.get(name)) for name in ("user_preference", "item_attributes")}
     if not any(halves.values()):
         return None
-    scores = {f"{name}_grounding": _score(row.get(f"{name}_grounding")) for name in halves}
-    return {
-        **halves,
-        "provenance": {"teacher": row.get("teacher") or teacher, "prompt": row.get("prompt") or prompt, **scores},
-    }
+    provenance = {"teacher": row.get("teacher") or teacher, "prompt": row.get("prompt") or prompt}
+    for name in halves:
+        choice = row.get(f"{name}_choice")
+        provenance[f"{name}_grounding"] = _score(row.get(f"{name}_grounding"))
+        provenance[f"{name}_choice"] = choice if isinstance(choice, str) else None
+    return {**halves, "provenance": provenance}
 
 
 def read_rationales(path: str | Path, *, teacher: str, prompt: str, skipped: Counter[str]) -> dict[int, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Import of the reference release's own files: `sequential.txt` and, each optional, the rest of its data folder.
 
     tables = build_tables_from_reference("data/beauty", domain="beauty")
+    tables = build_tables_from_reference("https://host/beauty", domain="beauty")    # the same files below a URL
 
 | file (plain or .gz) | a line or what it holds |
 | --- | --- |
@@ -19,10 +20,16 @@ rationale halves that are the explanation itself: the reference fills them in so
 parse.
 """
 
+import http.client
 import json
+import shutil
+import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -39,6 +46,15 @@ from .splits import TEST, TRAIN, VALIDATION
 from .tables import Tables
 
 
+FILES = (
+    "sequential.txt",
+    "negative.txt",
+    "datamaps.json",
+    "explanation_rationale.json",
+    "explanation.json",
+    "item_text.txt",
+)
+DOWNLOAD_TIMEOUT, DOWNLOAD_WAITS = 60, (1.0, 4.0)  # seconds; a wait before each further try
 SPLIT_NAMES = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
 
 
@@ -56,8 +72,8 @@ def build_tables_from_reference(
 
     Parameters
     ----------
-    folder : path
-        Holds `sequential.txt[.gz]` and any of the other files.
+    folder : path or URL
+        Holds `sequential.txt[.gz]` and any of the other files; of a URL (http, https) they are downloaded first.
     domain, protocol, seed, num_negatives, teacher, prompt
         As in `build_tables`; `num_negatives` counts for the candidates drawn here.
 
@@ -69,8 +85,20 @@ def build_tables_from_reference(
     Raises
     ------
     DatasetError
-        No `sequential.txt`, or a malformed line (named by its number).
+        No `sequential.txt`, a malformed line (named by its number), or a server that does not answer.
     """
+    if str(folder).startswith(("http://", "https://")):
+        with TemporaryDirectory(prefix="rdrec-reference-") as work:
+            download(str(folder), Path(work))
+            return build_tables_from_reference(
+                work,
+                domain=domain,
+                protocol=protocol,
+                seed=seed,
+                num_negatives=num_negatives,
+                teacher=teacher,
+                prompt=prompt,
+            )
     if protocol not in PROTOCOLS:
         raise DatasetError(f"--protocol {protocol}: unknown; choose one of {', '.join(PROTOCOLS)}")
     folder = Path(folder)
@@ -189,6 +217,44 @@ def build_tables_from_reference(
         source={"kind": "reference", "files": [describe(path) for path in used]},
         skipped=skipped,
     )
+
+
+def download(url: str, folder: Path) -> None:
+    """Download what there is of the reference's files below a URL: of each name the plain file, else the packed one.
+
+    Raises
+    ------
+    DatasetError
+        No `sequential.txt` there, or a server that does not answer or breaks off.
+    """
+    found = []
+    for name in FILES:
+        for packed in (name, f"{name}.gz"):
+            if _download_file(f"{url.rstrip('/')}/{packed}", folder / packed):
+                found.append(packed)
+                break
+    if not any(name.startswith(FILES[0]) for name in found):
+        raise DatasetError(f"{url}: no {FILES[0]} or {FILES[0]}.gz below it; check the URL")
+
+
+def _download_file(url: str, target: Path) -> bool:
+    """Download one file whole, trying again where the connection breaks; False where the server has none."""
+    for wait in (*DOWNLOAD_WAITS, None):
+        try:
+            with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as answer, open(target, "wb") as stream:
+                shutil.copyfileobj(answer, stream)
+                size = answer.headers.get("Content-Length")
+                if size is not None and int(size) != stream.tell():
+                    raise ConnectionError(f"{stream.tell()} of {size} bytes came")
+            return True
+        except (OSError, http.client.HTTPException) as error:
+            target.unlink(missing_ok=True)
+            if isinstance(error, urllib.error.HTTPError) and error.code in (404, 410):
+                return False
+            if wait is None:
+                raise DatasetError(f"{url}: not downloaded ({error}); try again later") from error
+            time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
 
 
 def _find(folder: Path, name: str) -> Path | None:

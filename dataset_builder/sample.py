@@ -1,7 +1,9 @@
 """The embedded sample: a small seeded world of shoppers whose best possible ranking is known.
 
     python -m dataset_builder sample --output sample_data     # build it as a dataset folder
-    python -m dataset_builder.sample                          # write sample_rationales/planted.parquet anew
+    python -m dataset_builder.sample plant                    # write sample_rationales/planted.parquet anew
+    python -m dataset_builder.sample export reviews.jsonl     # its reviews, to distil rationales from
+    python -m dataset_builder.sample adopt rationales.parquet # ship what distill.py made of them
 
     path = build_sample("sample_data")
     tables = load_tables(path)
@@ -10,8 +12,11 @@
 A hobby shop sells 240 items: 12 hobbies of 20 items, each item with two of ten traits. Every user has favourite
 hobbies, and likes and dislikes traits. A purchase is drawn from a softmax, written out in `World.scores`, of taste, of
 what the last purchases lead to, and of popularity, over the items that the user does not own yet. Reviews are written
-from taste and traits, with noise: idle remarks, reviews of one word, typos, contradictions. The rationale of a review
-says what of the truth the review gives away, and its provenance says that it was planted, not distilled by a model.
+from taste and traits, with noise: idle remarks, reviews of one word, typos, contradictions.
+
+Two sets of rationales ship. `distilled` (the default): a small language model wrote them with distill.py, and the
+policy of the audit settled each half. `planted`: they say what of the truth a review gives away, and their provenance
+says that no model wrote them; beside them one sees what the teacher made of it.
 
 Vocabulary here: a *hobby* is a group of items, in which each item has a *place* on a ring; to *follow* is to stand a
 little further on that ring.
@@ -39,6 +44,8 @@ from .tables import FORMAT, INFO_FILE, Tables, fingerprint, load_tables, write_d
 
 
 PLANTED_FILE = Path(__file__).with_name("sample_rationales") / "planted.parquet"
+DISTILLED_FILE = PLANTED_FILE.with_name("distilled.parquet")
+FILES = {"distilled": DISTILLED_FILE, "planted": PLANTED_FILE}
 TEACHER, PROMPT = "planted-truth", "planted"
 # Raised when the generator's output changes, so that folders built by an older one are not taken for this one's.
 GENERATOR = 2
@@ -629,6 +636,7 @@ def build_sample(
     protocol: str = "clean",
     seed: int = 0,
     world_seed: int = 0,
+    rationales: str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Build the embedded sample as a dataset folder, or keep the one that is there.
@@ -642,7 +650,9 @@ def build_sample(
     seed : int
         Seed of the build: ids, splits, candidates.
     world_seed : int
-        Seed of the world. The rationales that ship are those of world 0; another world's are planted on the spot.
+        Seed of the world. The rationales that ship are those of world 0.
+    rationales : {"distilled", "planted"}, optional
+        Default: distilled for world 0; another world has no teacher's, so its are planted on the spot.
     overwrite : bool
         Replace an earlier build that differs.
 
@@ -652,23 +662,30 @@ def build_sample(
         The folder.
     """
     world = make_world(world_seed)
+    rationales = rationales or ("planted" if world_seed else "distilled")
+    if rationales not in FILES or (rationales == "distilled" and world_seed):
+        raise DatasetError(
+            f"rationales {rationales!r}: world {world_seed} has " + ("planted" if world_seed else " or ".join(FILES))
+        )
     source = {
         "kind": "sample",
         "generator": GENERATOR,
         "world_seed": world.seed,
         "num_users": world.num_users,
         "reviews_sha256": world.reviews_sha256(),
+        "rationales": rationales,
     }
     if _is_same(Path(output_dir), {"protocol": protocol, "seed": seed, "source": source}):
         return Path(output_dir)
     with tempfile.TemporaryDirectory() as scratch:
-        rationales = PLANTED_FILE
+        file = FILES[rationales]
         if world_seed:
-            rationales = write_rationales(world, Path(scratch) / "planted.parquet")
-        elif _written_for(PLANTED_FILE) != source["reviews_sha256"]:
+            file = write_rationales(world.rationale_table(), world, Path(scratch) / file.name)
+        elif _written_for(file) != source["reviews_sha256"]:
             raise DatasetError(
-                f"{PLANTED_FILE.name}: written for other reviews than the generator gives; "
-                "run `python -m dataset_builder.sample` to write it anew"
+                f"{file.name}: written for other reviews than the generator gives; run "
+                "`python -m dataset_builder.sample "
+                + ("plant`" if rationales == "planted" else "export`, distill, adopt")
             )
         item_text = Path(scratch) / "item_text.txt"
         item_text.write_text(
@@ -679,7 +696,7 @@ def build_sample(
             domain="sample",
             protocol=protocol,
             seed=seed,
-            rationales=rationales,
+            rationales=file,
             item_text=item_text,
             source=source,
             progress=False,
@@ -705,10 +722,10 @@ def _is_same(folder: Path, wanted: dict[str, Any]) -> bool:
     )
 
 
-def write_rationales(world: World, path: Path) -> Path:
-    """Write a world's planted rationales, whole or not at all, with the hash of the reviews they are for."""
+def write_rationales(table: pa.Table, world: World, path: Path) -> Path:
+    """Write rationales of a world, whole or not at all, with the hash of the reviews they are for."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = world.rationale_table().replace_schema_metadata({"reviews_sha256": world.reviews_sha256()})
+    table = table.replace_schema_metadata({"reviews_sha256": world.reviews_sha256()})
     partial = path.with_name(f".{path.name}.writing")
     with open(partial, "wb") as stream:
         pq.write_table(table, stream, compression="zstd")
@@ -734,13 +751,18 @@ def add_command(subparsers: Any) -> None:
     parser.add_argument("--output", required=True, help="folder to write; a folder with this very sample is kept")
     parser.add_argument("--protocol", choices=("clean", "published"), default="clean", help="see the dataset card")
     parser.add_argument("--seed", type=int, default=0, help="seed of ids, splits and candidates")
+    parser.add_argument("--rationales", choices=tuple(FILES), default="distilled", help="a small model's, or the truth")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier build")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> None:
     folder = build_sample(
-        arguments.output, protocol=arguments.protocol, seed=arguments.seed, overwrite=arguments.overwrite
+        arguments.output,
+        protocol=arguments.protocol,
+        seed=arguments.seed,
+        rationales=arguments.rationales,
+        overwrite=arguments.overwrite,
     )
     tables = load_tables(folder)
     counts = tables.info["counts"]
@@ -750,5 +772,36 @@ def _run(arguments: argparse.Namespace) -> None:
         print(f"best possible {task}: " + ", ".join(f"{name} {score:.4f}" for name, score in scores.items()))
 
 
+def adopt(path: str | Path, world: World) -> Path:
+    """Ship what distill.py wrote for the reviews that `export_reviews` gave; DatasetError when it is for others."""
+    table = pq.read_table(path)
+    if table["review_row"].to_pylist() != list(range(len(world.rows))):
+        raise DatasetError(f"{path}: not one row a review of the sample; distil the file that `export` writes, whole")
+    return write_rationales(table, world, DISTILLED_FILE)
+
+
+def export_reviews(world: World, path: str | Path) -> Path:
+    """Write the reviews as JSON lines, to distil rationales from."""
+    lines = "".join(json.dumps(row) + "\n" for row in world.reviews())
+    Path(path).write_text(lines, encoding="utf-8")
+    return Path(path)
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("plant", "export", "adopt"))
+    parser.add_argument("file", nargs="?", help="written by export, read by adopt")
+    given = parser.parse_args()
+    if (given.file is None) != (given.what == "plant"):
+        parser.error(f"{given.what}: takes " + ("no file" if given.what == "plant" else "one file"))
+    world = make_world()
+    if given.what == "plant":
+        print(write_rationales(world.rationale_table(), world, PLANTED_FILE))
+    elif given.what == "export":
+        print(export_reviews(world, given.file))
+    else:
+        print(adopt(given.file, world))
+
+
 if __name__ == "__main__":
-    print(write_rationales(make_world(), PLANTED_FILE))
+    _main()

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from .errors import DatasetError
 
 
-FORMAT = 1
+FORMAT = 2
 INFO_FILE = "build_info.json"
 
 SCHEMAS: dict[str, pa.Schema] = {
@@ -45,6 +45,8 @@ SCHEMAS: dict[str, pa.Schema] = {
                         ("prompt", pa.string()),
                         ("user_preference_grounding", pa.float32()),
                         ("item_attributes_grounding", pa.float32()),
+                        ("user_preference_choice", pa.string()),  # of the audit's policy; null where none was applied
+                        ("item_attributes_choice", pa.string()),
                     ]
                 ),
             ),

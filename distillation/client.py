@@ -228,8 +228,8 @@ class Pool:
         name = entry.get("id") or (told["model_id"] if is_tgi else None)
         return (str(name) if name else None), dialect
 
-    async def ask(self, messages: list[dict[str, str]], seed: int) -> Answer:
-        """Ask until there is an answer.
+    async def ask(self, messages: list[dict[str, str]], seed: int, temperature: float | None = None) -> Answer:
+        """Ask until there is an answer; `temperature` only where it differs from the settings'.
 
         Raises
         ------
@@ -249,7 +249,7 @@ class Pool:
             guided = endpoint.dialect is not None and unguided is None
             try:
                 async with asyncio.timeout(self._timeout):
-                    answer = await self._request(endpoint, messages, seed, guided)
+                    answer = await self._request(endpoint, messages, seed, temperature, guided)
             except asyncio.CancelledError:
                 endpoint.limiter.in_flight -= 1
                 raise
@@ -325,12 +325,15 @@ class Pool:
             return
         self._last_answer = time.monotonic()
 
-    async def _request(self, endpoint: _Endpoint, messages: list[dict[str, str]], seed: int, guided: bool) -> Answer:
+    async def _request(
+        self, endpoint: _Endpoint, messages: list[dict[str, str]], seed: int, temperature: float | None, guided: bool
+    ) -> Answer:
+        sampling = self._sampling if temperature is None else self._sampling | {"temperature": temperature}
         form = guided_parameters(endpoint.dialect, self._schema) if guided and endpoint.dialect and self._schema else {}
         flags: set[str] = set()
         try:
             made: Any = await endpoint.client.chat_completion(
-                messages, model=self._model, seed=seed, **self._sampling, **form
+                messages, model=self._model, seed=seed, **sampling, **form
             )
         except UnicodeDecodeError as error:
             made = json.loads(error.object.decode("utf-8", errors="replace"))

@@ -4,7 +4,8 @@
     prompt.messages(prepare("Great lamp", 4000)[0])
 
 A file has `name`, `version`, `user` (the turn, with `{review}` once), the sampling settings, and optionally `examples`
-(turns shown before), `user_again` (the turn's wording after the first) and `schema` (the answer is a JSON object).
+(turns shown before), `user_again` (the turn's wording after the first), `schema` (the answer is a JSON object) and
+`temperature_again` (for a review that is asked again). A judge's turn has `{claim}`, too, after the review.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from dataset_builder.errors import DatasetError
 
 FOLDER = Path(__file__).parent / "prompt_files"
 PLACE = "{review}"
+CLAIM = "{claim}"
 KEYS = {"name", "version", "temperature", "top_p", "max_tokens", "user"}
 
 # Chat templates mark turns with <|…|>, <…>, <<SYS>> or [INST]; servers turn these into control tokens wherever they
@@ -72,6 +74,7 @@ class Prompt:
     after: str
     schema: dict[str, Any] | None
     temperature: float
+    temperature_again: float
     top_p: float
     max_tokens: int
 
@@ -79,9 +82,15 @@ class Prompt:
     def label(self) -> str:
         return f"{self.name}-v{self.version}-{self.sha256[:8]}"
 
-    def messages(self, review: str) -> list[dict[str, str]]:
-        """The chat that asks about one prepared review."""
-        return [*self.turns, {"role": "user", "content": f"{self.before}{review}{self.after}"}]
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Its own `temperature`, `top_p` and `max_tokens`."""
+        return {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
+
+    def messages(self, review: str, claim: str = "") -> list[dict[str, str]]:
+        """The chat that asks about one prepared review; a judge's also about a prepared claim."""
+        after = self.after.replace(CLAIM, claim)
+        return [*self.turns, {"role": "user", "content": f"{self.before}{review}{after}"}]
 
 
 def load_prompt(name: str) -> Prompt:
@@ -128,6 +137,7 @@ def load_prompt(name: str) -> Prompt:
         after=after,
         schema=made.get("schema"),
         temperature=float(made["temperature"]),
+        temperature_again=float(made.get("temperature_again", made["temperature"])),
         top_p=float(made["top_p"]),
         max_tokens=int(made["max_tokens"]),
     )

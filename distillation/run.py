@@ -3,8 +3,9 @@
     info = distill(Settings(reviews="reviews.json.gz", endpoint=["http://127.0.0.1:8080"], output="runs/distilled"))
 
 The reviews are streamed three times, so that a file of any size fits in memory (some 60 bytes a review stay): once
-to find equal texts, once to ask about each text that the journal does not hold, once to write. The output is made from
-reviews and journal alone, in the order of the reviews, so it does not depend on when which answer came.
+to find equal texts, once to ask about each text that the journal does not hold, once to write. While writing, the
+policy (if one is chosen) looks at each half and may ask again. The output is made from reviews and journal alone, in
+the order of the reviews, so it does not depend on when which answer came.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import os
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from dataset_builder.audit import HALVES, Policy
 from dataset_builder.errors import DatasetError
 from dataset_builder.files import existing_file
+from dataset_builder.grounding import model_folder
 from dataset_builder.reviews import Review, ReviewSource, read_reviews
 
-from .client import Answer, GaveUp, Pool, ServerLost, teacher_name
+from .asking import Ask, Asking, Question, Stopped, key_of
+from .client import Pool, teacher_name
 from .journal import Journal
-from .parse import parse_answer
 from .prompts import Prompt, load_prompt, prepare
+from .second_look import JUDGE_FILE, SecondLook, halves_of
 from .settings import Settings
+
+
+__all__ = ["INFO_FILE", "JOURNAL_FILE", "OUTPUT_FILE", "Stopped", "distill"]
 
 
 JOURNAL_FILE = "journal.jsonl"
@@ -48,15 +55,21 @@ SCHEMA = pa.schema(
         ("flags", pa.list_(pa.string())),
     ]
 )
+# What the policy adds, for each half: its score, the audit's flags, what was chosen, and how often it was asked again.
+POLICY_SCHEMA = pa.schema(
+    [
+        field
+        for half in HALVES
+        for field in (
+            (f"{half}_grounding", pa.float32()),
+            (f"{half}_flags", pa.list_(pa.string())),
+            (f"{half}_choice", pa.string()),
+            (f"{half}_asks", pa.int32()),
+        )
+    ]
+)
 ROW_GROUP = 20_000  # rows held in memory while writing
-WAITING = 1024  # answers that may wait for the disk
-PROVEN_BROKEN = 16  # so many refusals before any answer: the request is wrong, not the reviews
-
-Ask = Callable[[list[dict[str, str]], int], Awaitable[Answer]]
-
-
-class Stopped(DatasetError):
-    """The run ended before all was done; what was answered is in the journal, and the same command goes on."""
+LOOK_GROUP = 4_000  # rows that the policy looks at together, and whose re-asks go out together
 
 
 def distill(
@@ -70,14 +83,15 @@ def distill(
     reviews : path or callable, optional
         Instead of `settings.reviews`, see `dataset_builder.reviews`.
     ask : coroutine function, optional
-        Instead of the servers: gets the messages and a seed, returns an Answer. Needs `settings.model`.
+        Instead of the servers: gets the messages, a seed and a temperature (None: that of the settings), returns an
+        Answer. Needs `settings.model`.
     progress : bool
         Show progress bars.
 
     Returns
     -------
     dict
-        What `distill_info.json` holds: settings, counts, flags with their counts.
+        What `distill_info.json` holds: settings, counts, flags with their counts, and the policy's choices.
 
     Raises
     ------
@@ -98,13 +112,12 @@ class _Run:
         self.prompt: Prompt = load_prompt(settings.prompt)
         self.folder = Path(settings.output)
         self.sampling = {
-            name: getattr(self.prompt if getattr(settings, name) is None else settings, name)
-            for name in ("temperature", "top_p", "max_tokens")
+            name: value if getattr(settings, name) is None else getattr(settings, name)
+            for name, value in self.prompt.sampling.items()
         }
-        self.failed = 0
-        self.tokens = 0
-        self.last_failure = ""
-        self.held: list[tuple[int, Answer]] = []  # refusals before the first answer
+        self.policy = None if settings.policy == "off" else Policy(asks=settings.asks, fallback=settings.policy)
+        self.judge_prompt = load_prompt(str(JUDGE_FILE)) if settings.judge else None
+        self.away: DatasetError | None = None  # why no server can be reached
 
     async def go(self) -> dict[str, Any]:
         if not callable(self.reviews):
@@ -113,21 +126,47 @@ class _Run:
             raise DatasetError(f"{self.folder}: is a file; name a folder")
         if (self.folder / OUTPUT_FILE).exists() and not (self.folder / JOURNAL_FILE).exists():
             raise DatasetError(f"{self.folder}: holds {OUTPUT_FILE} but no journal; name another --output")
-        pool = self._pool() if self.ask is None else None
+        if self.policy is not None:
+            model_folder()  # told now rather than after the last answer
+        self.pool = self._pool(self.prompt, self.sampling) if self.ask is None else None
         with Journal(self.folder / JOURNAL_FILE) as self.journal:
-            if pool is None:
+            if self.pool is None:
                 self._plan(self.settings.model or "")
-                await self._ask_all(self.ask, None)
-            else:
-                async with pool:
-                    await self._with_servers(pool)
-            return self._write()
+                return await self._go_on(None)
+            async with self.pool:
+                self.ask = self.pool.ask
+                await self._plan_with_servers(self.pool)
+                if self.judge_prompt is None:
+                    return await self._go_on(None)
+                async with self._pool(self.judge_prompt, self.judge_prompt.sampling) as judge:
+                    if self.away is None:
+                        await judge.connect(self.settings.model)
+                    return await self._go_on(judge.ask)
 
-    def _pool(self) -> Pool:
+    async def _go_on(self, judge: Ask | None) -> dict[str, Any]:
+        await self._ask_all()
+        if self.policy is None:
+            return self._write(None)
+        with self._bar("asking again", " questions", 0) as bar:
+            look = SecondLook(
+                self.journal,
+                self.policy,
+                self.prompt,
+                ask=self.ask,
+                judge=(self.judge_prompt, judge or self.ask) if self.judge_prompt else None,
+                asking=self._asking,
+                away=self.away,
+                max_review_chars=self.settings.max_review_chars,
+                bar=bar,
+                at_once=self._at_once,
+            )
+            return await asyncio.to_thread(self._write, look)
+
+    def _pool(self, prompt: Prompt, sampling: dict[str, Any]) -> Pool:
         return Pool(
             self.settings.endpoint,
-            self.prompt,
-            **self.sampling,
+            prompt,
+            **sampling,
             concurrency=self.settings.concurrency,
             guided=self.settings.guided,
             timeout=self.settings.timeout,
@@ -135,10 +174,9 @@ class _Run:
             note=lambda line: tqdm.write(f"note: {line}", file=sys.stderr),
         )
 
-    async def _with_servers(self, pool: Pool) -> None:
+    async def _plan_with_servers(self, pool: Pool) -> None:
         # Servers first: that none is there is told before a large file is read. Only where the journal may already
         # hold all answers are they not needed.
-        away = None
         header = self.journal.header
         known = None if header is None else header["settings"].get("model")
         try:
@@ -146,29 +184,38 @@ class _Run:
         except DatasetError as error:
             if not self.journal.keys or known is None:
                 raise
-            away, model = error, self.settings.model or known
+            self.away, model = error, self.settings.model or known
         self._plan(model)
-        if away is not None and self.missing:
-            raise away
-        await self._ask_all(pool.ask, pool)
+        if self.away is not None and self.missing:
+            raise self.away
 
     # ---- planning ----
 
-    def _read(self, what: str, total: int | None = None, skipped: Counter[str] | None = None) -> Iterator[Review]:
-        rows = read_reviews(self.reviews, skipped=Counter() if skipped is None else skipped)
-        rows = islice(rows, self.settings.max_reviews)
-        return tqdm(rows, desc=what, unit=" rows", total=total, disable=not self.progress, mininterval=_interval())
+    def _bar(self, what: str, unit: str, total: int | None = None, done: int = 0) -> tqdm:
+        return tqdm(
+            desc=what,
+            unit=unit,
+            total=total,
+            initial=done,
+            disable=not self.progress,
+            mininterval=0.5 if sys.stderr.isatty() else 10.0,
+            smoothing=0.05,
+        )
 
     def _plan(self, model: str) -> None:
         """Number the texts; compare the settings; find which texts the journal lacks."""
         self.skipped: Counter[str] = Counter()
         keys = array("Q")
         digest = hashlib.sha256()
-        for review in self._read("reading reviews", skipped=self.skipped):
+        reviews = islice(read_reviews(self.reviews, skipped=self.skipped), self.settings.max_reviews)
+        bar = self._bar("reading reviews", " rows")
+        for review in reviews:
             text, _ = prepare(review.text, self.settings.max_review_chars)
-            key = _key(text) if text else 0
+            key = key_of(text) if text else 0
             digest.update(key.to_bytes(8, "big"))
             keys.append(key)
+            bar.update()
+        bar.close()
         # Texts are numbered by the order of their keys; `first` is the review that stands for all with its text.
         self.texts, first, self.text_of_review = np.unique(
             np.frombuffer(keys, dtype=np.uint64), return_index=True, return_inverse=True
@@ -215,158 +262,66 @@ class _Run:
 
     # ---- asking ----
 
-    def _questions(self) -> Iterator[tuple[int, str]]:
-        """(number of the text, prepared text) of everything that the journal lacks."""
+    def _questions(self) -> Iterator[Question]:
+        """Everything that the journal lacks."""
         reviews = read_reviews(self.reviews, skipped=Counter())
         for position, review in enumerate(islice(reviews, len(self.to_ask))):
             if self.to_ask[position]:
                 text, _ = prepare(review.text, self.settings.max_review_chars)
-                yield int(self.text_of_review[position]), text
+                number = int(self.text_of_review[position])
+                yield Question(number, int(self.texts[number]), self.prompt.messages(text))
 
-    async def _ask_all(self, ask: Ask, pool: Pool | None) -> None:
+    async def _ask_all(self) -> None:
         if not self.missing:
             return
-        self.pool = pool
-        self.proven = len(self.journal.keys) > 0
-        self.bar = tqdm(
-            desc="distilling",
-            unit=" texts",
-            total=self.total,
-            initial=self.total - self.missing,
-            disable=not self.progress,
-            mininterval=_interval(),
-            smoothing=0.05,
+        with self._bar("distilling", " texts", self.total, self.total - self.missing) as bar:
+            asking = self._asking(self.missing)
+            await asking.all(self.ask, self._questions(), self.offset_of_text, bar, self._at_once)
+
+    def _asking(self, most: int) -> Asking:
+        return Asking(
+            self.journal,
+            concurrency=min(self.pool.concurrency if self.pool else self.settings.concurrency, most),
+            seed=self.settings.seed,
+            allow_failures=self.settings.allow_failures,
+            count=self._count,
         )
-        waiting: asyncio.Queue[tuple[int, Answer]] = asyncio.Queue(WAITING)
-        questions = self._questions()
-        count = min(pool.concurrency if pool else self.settings.concurrency, self.missing)
-        workers = [asyncio.create_task(self._work(ask, questions, waiting)) for _ in range(count)]
-        keeper = asyncio.create_task(self._keep(waiting))
-        try:
-            try:
-                pending: set[asyncio.Task[None]] = set(workers)
-                while pending:
-                    done, pending = await asyncio.wait([*pending, keeper], return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        task.result()  # raises what stopped it
-                    pending.discard(keeper)
-                await self._drained(waiting, keeper)
-                if keeper.done():
-                    keeper.result()
-            finally:
-                # However it ends: no new questions, and what was answered goes to disk.
-                await _cancel(workers)
-                await self._drained(waiting, keeper)
-                await _cancel([keeper])
-                self.bar.close()
-        except DatasetError as error:
-            if self.done or isinstance(error, ServerLost):
-                raise Stopped(f"{error}; {self._count()}") from error
-            raise
-        except asyncio.CancelledError:  # ctrl-C
-            tqdm.write(f"note: {self._count()}", file=sys.stderr)
-            raise
-        if self.held:
-            raise DatasetError(f"the server refuses every request ({self.held[0][1].text}); see its log")
-        if self.failed:
-            raise Stopped(
-                f"{self.failed} texts got no answer ({self.last_failure}); {self._count()}; "
-                "--allow_failures leaves them empty"
-            )
 
-    async def _work(
-        self, ask: Ask, questions: Iterator[tuple[int, str]], waiting: "asyncio.Queue[tuple[int, Answer]]"
-    ) -> None:
-        for number, text in questions:
-            seed = (self.settings.seed * 1_000_003 + int(self.texts[number])) % 2**31
-            try:
-                answer = await ask(self.prompt.messages(text), seed)
-            except GaveUp as error:
-                self.last_failure = str(error)
-                self.failed += not self.settings.allow_failures
-                if not self.settings.allow_failures:
-                    continue
-                answer = Answer(str(error), "error", 0, ("failed",))
-            if not self.proven:
-                if "rejected" in answer.flags:
-                    # Kept back until an answer shows that the request as such is right.
-                    self.held.append((number, answer))
-                    if len(self.held) >= PROVEN_BROKEN:
-                        raise DatasetError(f"the server refuses every request ({answer.text}); see its log")
-                    continue
-                self.proven = True
-                for one in self.held:
-                    await waiting.put(one)
-                self.held = []
-            await waiting.put((number, answer))
-
-    async def _keep(self, waiting: "asyncio.Queue[tuple[int, Answer]]") -> None:
-        """Write answers as they come, as many as wait in one flush of the disk."""
-        while True:
-            batch = [await waiting.get()]
-            while not waiting.empty():
-                batch.append(waiting.get_nowait())
-            # Shielded: cancelled in the middle of a write, the next write would begin inside it.
-            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._keep_batch, batch))
-            for _, answer in batch:
-                self.tokens += answer.tokens
-                waiting.task_done()
-            self._show(len(batch))
-
-    def _keep_batch(self, batch: list[tuple[int, Answer]]) -> None:
-        entries = []
-        for number, answer in batch:
-            entry: dict[str, Any] = {"key": f"{int(self.texts[number]):016x}", "text": answer.text}
-            entry |= {"finish": answer.finish, "tokens": answer.tokens}
-            if answer.flags:
-                entry["flags"] = list(answer.flags)
-            entries.append(entry)
-        offsets = self.journal.append(entries)
-        self.offset_of_text[[number for number, _ in batch]] = offsets
-
-    async def _drained(self, waiting: "asyncio.Queue[tuple[int, Answer]]", keeper: "asyncio.Task[None]") -> None:
-        """Until every answer is on disk, or the disk failed."""
-        joined = asyncio.create_task(waiting.join())
-        await asyncio.wait([joined, keeper], return_when=asyncio.FIRST_COMPLETED)
-        joined.cancel()
-
-    @property
-    def done(self) -> int:
-        return int((self.offset_of_text >= 0).sum())
+    def _at_once(self) -> dict[str, Any]:
+        return {"retries": self.pool.retries, "at once": self.pool.limit} if self.pool else {}
 
     def _count(self) -> str:
-        return f"{self.done:,} of {self.total:,} texts are done and kept; run the same command to go on"
-
-    def _show(self, count: int) -> None:
-        after = {"tokens": f"{self.tokens:,}", "failed": self.failed}
-        if self.pool is not None:
-            after |= {"retries": self.pool.retries, "at once": self.pool.limit}
-        self.bar.set_postfix(after, refresh=False)
-        self.bar.update(count)
+        done = int((self.offset_of_text >= 0).sum())
+        return f"{done:,} of {self.total:,} texts are done and kept; run the same command to go on"
 
     # ---- writing ----
 
-    def _write(self) -> dict[str, Any]:
+    def _write(self, look: SecondLook | None) -> dict[str, Any]:
         """Write the rationales of all reviews, and what they are."""
         teacher = teacher_name(self.journal.header["settings"]["model"])
         counts: Counter[str] = Counter()
         flag_counts: Counter[str] = Counter()
+        choices: dict[str, Counter[str]] = {half: Counter() for half in HALVES}
+        schema = SCHEMA if look is None else pa.unify_schemas([SCHEMA, POLICY_SCHEMA])
 
         def batches() -> Iterator[pa.RecordBatch]:
-            rows: list[dict[str, Any]] = []
-            for position, review in enumerate(self._read("writing", len(self.to_ask))):
-                row = self._row(position, review, teacher)
-                counts.update(reviews=1, rationales=any(row[half] for half in ("user_preference", "item_attributes")))
-                flag_counts.update(row["flags"])
-                rows.append(row)
-                if len(rows) == ROW_GROUP:
-                    yield pa.RecordBatch.from_pylist(rows, SCHEMA)
-                    rows.clear()
-            if rows:
-                yield pa.RecordBatch.from_pylist(rows, SCHEMA)
+            reviews = enumerate(islice(read_reviews(self.reviews, skipped=Counter()), len(self.to_ask)))
+            bar = self._bar("writing", " rows", len(self.to_ask))
+            while group := list(islice(reviews, LOOK_GROUP if look else ROW_GROUP)):
+                rows = [self._row(position, review, teacher) for position, review in group]
+                if look is not None:
+                    rows = look.apply(rows, [review.text for _, review in group])
+                    for half in HALVES:
+                        choices[half].update(row[f"{half}_choice"] for row in rows)
+                counts["reviews"] += len(rows)
+                counts["rationales"] += sum(any(row[half] for half in HALVES) for row in rows)
+                flag_counts.update(flag for row in rows for flag in row["flags"])
+                yield pa.RecordBatch.from_pylist(rows, schema)
+                bar.update(len(rows))
+            bar.close()
 
         def write_table(path: Path) -> None:
-            with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+            with pq.ParquetWriter(path, schema, compression="zstd") as writer:
                 for batch in batches():
                     writer.write_batch(batch)
 
@@ -377,6 +332,14 @@ class _Run:
             "flags": dict(sorted(flag_counts.items())),
             "skipped": dict(sorted(self.skipped.items())),
         }
+        if look is not None:
+            info["policy"] = {
+                "threshold": self.policy.threshold,
+                "asks": self.policy.asks,
+                "fallback": self.policy.fallback,
+                "judge": self.judge_prompt.label if self.judge_prompt else None,
+                "choices": {half: dict(sorted(found.items())) for half, found in choices.items()},
+            }
         text = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
         _whole(self.folder / INFO_FILE, lambda path: path.write_text(text, encoding="utf-8"))
         return info
@@ -389,27 +352,9 @@ class _Run:
         if not text:
             flags.add("no_text")
         else:
-            entry = self.journal.read(int(self.offset_of_text[self.text_of_review[position]]))
-            flags.update(entry.get("flags", ()))
-            if not flags & {"rejected", "failed"}:
-                halves, found = parse_answer(entry["text"], entry["finish"])
-                flags.update(found)
+            halves, found = halves_of(self.journal.read(int(self.offset_of_text[self.text_of_review[position]])))
+            flags |= found
         return row | {"user_preference": halves[0], "item_attributes": halves[1], "flags": sorted(flags)}
-
-
-def _key(text: str) -> int:
-    # 64 bits: among a million texts two would share a key once in 37 million such files. 0 stands for "no text".
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") or 1
-
-
-def _interval() -> float:
-    return 0.5 if sys.stderr.isatty() else 10.0
-
-
-async def _cancel(tasks: list["asyncio.Task[None]"]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _whole(target: Path, write: Callable[[Path], object]) -> None:

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from dataset_builder.errors import DatasetError
 
 
+POLICIES = ("off", "sentence", "empty")
+
+
 def _flag(help: str, **default):
     return field(metadata={"help": help}, **default)
 
@@ -29,6 +32,14 @@ class Settings:
     max_review_chars: int = _flag("Longer reviews are cut, to fit the server's context.", default=4000)
     max_reviews: int | None = _flag("Only the first so many reviews of the file, to try things out.", default=None)
 
+    policy: str = _flag(
+        "What becomes of a half that its review does not support: off keeps it; sentence and empty ask again and, "
+        "where that does not help, put a sentence of the review there or nothing.",
+        default="off",
+    )
+    asks: int = _flag("How often a review is asked again at most, under a policy.", default=1)
+    judge: bool = _flag("Under a policy, also have the server judge every half that would be kept.", default=False)
+
     concurrency: int = _flag("Most requests in flight at each endpoint; fewer when it slows down.", default=64)
     timeout: float = _flag("Seconds for one request.", default=120.0)
     patience: float = _flag("Seconds without any answer after which the run stops.", default=600.0)
@@ -38,6 +49,12 @@ class Settings:
     )
 
     def __post_init__(self):
+        if self.policy not in POLICIES:
+            raise DatasetError(f"--policy {self.policy}: unknown; choose one of {', '.join(POLICIES)}")
+        if self.judge and self.policy == "off":
+            raise DatasetError("--judge: a verdict needs a policy to follow it; add --policy sentence or empty")
+        if self.asks < 0:
+            raise DatasetError(f"--asks {self.asks}: give 0 or more")
         for name in ("max_tokens", "max_review_chars", "max_reviews", "concurrency", "timeout", "patience"):
             value = getattr(self, name)
             if value is not None and not value > 0:

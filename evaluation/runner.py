@@ -109,11 +109,12 @@ class Evaluation:
             pq.write_table(table, work, compression="zstd")
             fsync_tree(work)
             work.replace(path)
-        weights = local / "model.safetensors"
+        files = (local / name for name in ("model.safetensors", "adapter_model.safetensors"))
+        weights = next((path for path in files if path.is_file()), None)
         content = {
             "model": local.name if local.is_dir() else arguments.model,
             "model_revision": arguments.model_revision,
-            "model_sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
+            "model_sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
             "dataset": {key: data.info[key] for key in ("domain", "protocol", "seed", "counts", "fingerprint")},
             "protocol": protocol,
             "split": arguments.split,

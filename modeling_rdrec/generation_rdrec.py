@@ -196,23 +196,20 @@ class RDRecGenerationMixin:
     ) -> str | list[str]:
         """Why this user would buy this item, in a sentence; one pair or lists of equal length.
 
-        `min_length` and `max_length` count tokens with the start token, as in transformers.
+        What `generate` writes with these settings, early stopping and a length penalty of 1. `min_length` and
+        `max_length` count tokens with the start token, as in transformers.
         """
         users, single = _as_list(user)
         items, _ = _as_list(item)
         if len(users) != len(items):
             raise ValueError(f"{len(users)} users but {len(items)} items: give one item a user")
         texts = [bare_prompt(tokenizer.to_id("user", u), [tokenizer.to_id("item", i)]) for u, i in zip(users, items)]
-        output = self.generate(
-            **self._prompts(tokenizer, "explanation", texts),
-            num_beams=num_beams,
-            do_sample=False,
-            early_stopping=True,
-            length_penalty=1.0,
-            min_length=min_length,
-            max_length=max_length,
-        )
-        sentences = [text.strip() for text in tokenizer.batch_decode(output, skip_special_tokens=True)]
+        sentences = [""] * len(texts)
+        with torch.inference_mode(), fast_linear():
+            for rows, decoder in self._decoders(tokenizer, "explanation", texts, max_length):
+                written = _write(self, decoder, num_beams, min_length, max_length)
+                for row, text in zip(rows, tokenizer.batch_decode(written, skip_special_tokens=True)):
+                    sentences[row] = text.strip()
         return sentences[0] if single else sentences
 
     def _prompts(self, tokenizer, task: str, texts: list[str]) -> dict:
@@ -464,6 +461,61 @@ def _exact_search(
         scores = torch.cat([scores[:, opened:], found.scores.where(~found.ends, -torch.inf)], dim=1)
         nodes = torch.cat([nodes[:, opened:], found.nodes], dim=1)
         parents = torch.cat([parents[:, opened:], found.slots], dim=1)
+
+
+def _write(model, decoder: TreeDecoder, num_beams: int, min_length: int, max_length: int) -> list[list[int]]:
+    """The tokens of the best of `num_beams` beams over the whole vocabulary, for each prompt.
+
+    The beam search of transformers with early stopping: a prompt is done with once it has num_beams sentences, and
+    sentences are compared by mean log-probability.
+    """
+    head, eos = Head(model), model.config.eos_token_id
+    prompts = len(decoder.parents)
+    scores = torch.zeros(prompts, 1)
+    tokens = torch.full((prompts, 1), model.config.decoder_start_token_id)
+    parents = torch.zeros(prompts, 1, dtype=torch.long)
+    all_tokens = torch.zeros(prompts, 0, dtype=torch.long)
+    best = torch.full((prompts, num_beams), -torch.inf)
+    # A sentence is its last token and the slot before it; the rest is read off the tree.
+    last, ending_at = (
+        torch.zeros(prompts, num_beams, dtype=torch.long),
+        torch.zeros(prompts, num_beams, dtype=torch.long),
+    )
+    for length in range(1, max_length):
+        first_slot, width = all_tokens.shape[1], tokens.shape[1]
+        all_tokens = torch.cat([all_tokens, tokens], dim=1)
+        hidden = decoder.extend(tokens.to(decoder.device), parents.to(decoder.device))
+        row, column = (scores > -torch.inf).nonzero(as_tuple=True)
+        hidden = hidden[row.to(hidden.device), column.to(hidden.device)]
+        following, token = head.best(hidden, 2 * num_beams, without=eos if length < min_length else None)
+        reached = torch.full((prompts, width, 2 * num_beams), -torch.inf)
+        reached[row, column] = scores[row, column].unsqueeze(1) + following.cpu()
+        candidates = torch.zeros(prompts, width, 2 * num_beams, dtype=torch.long)
+        candidates[row, column] = token.cpu()
+
+        reached, place = reached.flatten(1).topk(2 * num_beams, dim=1)
+        candidates = candidates.flatten(1).gather(1, place)
+        slots = first_slot + place // (2 * num_beams)
+        ends = (candidates == eos) | (length == max_length - 1)
+        ended = (reached / length).where(ends, -torch.inf)[:, :num_beams]
+        best, order = torch.cat([best, ended], dim=1).topk(num_beams, dim=1)
+        last = torch.cat([last, candidates[:, :num_beams]], dim=1).gather(1, order)
+        ending_at = torch.cat([ending_at, slots[:, :num_beams]], dim=1).gather(1, order)
+        reached = reached.where(~ends & (best == -torch.inf).any(1, keepdim=True), -torch.inf)
+        scores, place = reached.topk(num_beams, dim=1)
+        if bool((scores == -torch.inf).all()):
+            break
+        tokens, parents = candidates.gather(1, place), slots.gather(1, place)
+
+    above = decoder.parents.cpu()
+    sentences = []
+    for row in range(prompts):
+        sentence, slot = [int(last[row, 0])], int(ending_at[row, 0])
+        while slot > 0:
+            sentence.append(int(all_tokens[row, slot]))
+            slot = int(above[row, slot])
+        sentences.append(sentence[::-1])
+    return sentences
 
 
 def _pairs(user, values, what: str, many: str):

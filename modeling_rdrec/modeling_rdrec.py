@@ -18,6 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from .configuration_rdrec import AUTO_MAP, RDRecConfig
 from .generation_rdrec import RDRecGenerationMixin
 from .loss_rdrec import head_cross_entropy
+from .pipeline_rdrec import CUSTOM_PIPELINES
 
 
 class SoftPromptEmbedding(nn.Embedding):
@@ -47,8 +48,9 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
             init.uniform_(module.weight, -0.1, 0.1)
 
     def save_pretrained(self, *args, **kwargs):
-        """As in transformers; the saved `auto_map` always points to the code that is saved beside the weights."""
+        """As in transformers; the saved configuration always points to the code that is saved beside the weights."""
         self.config.auto_map = dict(AUTO_MAP)
+        self.config.custom_pipelines = dict(CUSTOM_PIPELINES)
         return super().save_pretrained(*args, **kwargs)
 
     def _embed(self, input_ids, inputs_embeds, whole_word_ids, task_ids):

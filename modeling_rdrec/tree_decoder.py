@@ -148,6 +148,25 @@ class Head:
         """The logit of one token at each row: float32 `[rows]`."""
         return ((hidden * self.scale).float() * self.weight[tokens].float()).sum(1)
 
+    def best(self, hidden: torch.Tensor, count: int, without: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The `count` most likely tokens at each row of `hidden` `[rows, d_model]`, but for the token `without`.
+
+        Returns
+        -------
+        log_probabilities : Tensor float32 `[rows, count]`
+        tokens : LongTensor `[rows, count]`
+        """
+        scores, tokens = hidden.new_empty(len(hidden), count, dtype=torch.float32), []
+        for start in range(0, len(hidden), BLOCK_ROWS):
+            logits = self.logits(hidden[start : start + BLOCK_ROWS])
+            normalizers = logits.logsumexp(1, keepdim=True)
+            if without is not None:
+                logits[:, without] = -torch.inf
+            best, places = logits.topk(count, dim=1)
+            torch.sub(best, normalizers, out=scores[start : start + BLOCK_ROWS])
+            tokens.append(places)
+        return scores, torch.cat(tokens)
+
     def normalizers(self, hidden: torch.Tensor) -> torch.Tensor:
         """Log-sum-exp over the vocabulary at each row of `hidden` `[rows, d_model]`: float32 `[rows]`."""
         hidden = (hidden * self.scale).to(self.dtype)

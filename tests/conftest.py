@@ -37,6 +37,35 @@ def sample_dir(tmp_path_factory) -> Path:
     return build_sample(tmp_path_factory.mktemp("sample") / "sample")
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty Hub on the loopback, which this process and the ones it starts take for the real one."""
+    from huggingface_hub import constants
+
+    from .hub_server import Account, HubServer
+
+    tokens = {
+        "hf_writer": Account("rdrec", orgs=("lab",)),
+        "hf_reader": Account("rdrec", role="read"),
+        "hf_other": Account("other"),
+    }
+    with HubServer(tmp_path / "hub", tokens) as server:
+        as_if_set_before_the_import = {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+        }
+        for name, value in as_if_set_before_the_import.items():
+            monkeypatch.setattr(constants, name, value)
+        settings = {"ENDPOINT": server.url, "HUB_OFFLINE": "0", "HUB_DISABLE_XET": "1", "TOKEN": "hf_writer"}
+        for name, value in settings.items():
+            monkeypatch.setenv(f"HF_{name}", value)
+        monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        yield server
+
+
 @pytest.fixture(scope="session")
 def sample_data(sample_dir):
     from dataset_builder.tables import load_tables

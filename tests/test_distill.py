@@ -201,7 +201,7 @@ def test_prepare_cuts_and_empties():
 def test_prompts_differ_by_hash_and_answer_as_their_schema_says(tmp_path):
     published, grounded = load_prompt("published"), load_prompt("grounded")
     assert (published.temperature, published.top_p, published.schema) == (0.6, 0.9, None)
-    assert [turn["role"] for turn in grounded.messages("x")] == ["user", "assistant"] * 3 + ["user"]
+    assert [turn["role"] for turn in grounded.messages("x")] == ["user", "assistant"] * 4 + ["user"]
     for turn in grounded.turns[1::2]:
         assert list(json.loads(turn["content"])) == grounded.schema["required"]
     path = tmp_path / "own.yaml"
@@ -609,7 +609,7 @@ def test_settings_of_a_folder_stay_the_same(tmp_path):
             ({"prompt": "grounded"}, "prompt was 'published' and is now 'grounded'"),
             ({"model": "other"}, "model was 'teacher' and is now 'other'"),
             ({"temperature": 0.9}, "temperature was 0.6 and is now 0.9"),
-            ({"max_tokens": 10}, "max_tokens was 160 and is now 10"),
+            ({"max_tokens": 10}, "max_tokens was 120 and is now 10"),
             ({"seed": 1}, "seed was 0 and is now 1"),
         ]:
             with pytest.raises(DatasetError, match=f"begun under other settings: {message}; name another --output"):

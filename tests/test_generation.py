@@ -1,5 +1,7 @@
 """recommend, rank and explain: exact where they say so, inside the catalog always, and defined on bad input."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -320,6 +322,31 @@ def test_published_looks_at_the_papers_beams(model, tokenizer, monkeypatch):
     ranked = model.rank(tokenizer, user=1, candidates=[3, 4, 5], protocol="published")
     assert asked == [[20, 15, 50, 1.0], [20, 10, 50, 1.0]]
     assert not {3, 4} & set(found.items) and set(found.items) <= set(range(1, 241)) and set(ranked.items) <= {3, 4, 5}
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"num_beams": 3, "min_length": 2, "max_length": 9}, {"num_beams": 4, "min_length": 3}]
+)
+@pytest.mark.parametrize("eos_is_likely", [False, True])
+def test_explain_writes_what_generate_does(engine, words, settings, eos_is_likely):
+    users, items = [1, 2, 3, 4, 5], [3, 120, 7, 7, 45]
+    batch = words([bare_prompt(user, [item]) for user, item in zip(users, items)], padding=True, return_tensors="pt")
+    settings = {"num_beams": 7, "min_length": 10, "max_length": 21, **settings}
+
+    def generate(model):
+        task_ids = torch.zeros(5, dtype=torch.long)
+        return model.generate(**batch, task_ids=task_ids, early_stopping=True, length_penalty=1.0, **settings)
+
+    output = generate(engine)
+    if eos_is_likely:  # nearly as likely as the token that it likes best, so that sentences end where they may
+        engine = copy.deepcopy(engine)
+        weight = engine.lm_head.weight.detach().clone()
+        weight[1] = 0.98 * weight[output[:, 1:].flatten().mode().values]
+        engine.lm_head.weight = torch.nn.Parameter(weight)
+        output = generate(engine)
+    assert (output == 1).any() == eos_is_likely
+    wanted = [text.strip() for text in words.batch_decode(output, skip_special_tokens=True)]
+    assert engine.explain(words, user=users, item=items, **settings) == wanted
 
 
 def test_explain_writes_a_sentence_for_each_pair(model, tokenizer):

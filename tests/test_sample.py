@@ -11,18 +11,25 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset_builder.__main__ import main
+from dataset_builder.audit import KEEP
 from dataset_builder.errors import DatasetError
 from dataset_builder.sample import (
+    DISTILLED_FILE,
     HOBBIES,
     PLANTED_FILE,
     TRAITS,
+    adopt,
     build_sample,
     ceiling,
+    export_reviews,
     make_world,
     world_from_info,
 )
 from dataset_builder.tables import load_tables
 from evaluation.baselines import hit_and_ndcg, rank_candidates, rank_sequential
+
+
+TEACHER_MODEL = "SmolLM2-135M-Instruct"
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +120,21 @@ def test_shipped_rationales_are_what_the_generator_plants(world):
     }
 
 
+def test_shipped_rationales_of_the_teacher_cover_every_review_and_tell_what_became_of_each_half(world):
+    shipped = pq.read_table(DISTILLED_FILE)
+    assert shipped.schema.metadata[b"reviews_sha256"].decode() == world.reviews_sha256()
+    assert DISTILLED_FILE.stat().st_size < 500_000
+    rows = shipped.to_pylist()
+    assert [row["review_row"] for row in rows] == list(range(len(world.rows)))
+    assert {row["teacher"] for row in rows} == {TEACHER_MODEL} and len({row["prompt"] for row in rows}) == 1
+    for row in rows:
+        for half in ("user_preference", "item_attributes"):
+            choice, score = row[f"{half}_choice"], row[f"{half}_grounding"]
+            assert (row[half] is None) == (choice == "left_empty") == (score is None)
+            assert choice not in ("kept", "asked_again") or score >= KEEP
+            assert choice != "own_sentence" or row[half] in world.rows[row["review_row"]]["reviewText"]
+
+
 def test_rationales_tell_the_truth_that_the_review_gives_away(world):
     likings = {trait.liking: number for number, trait in enumerate(TRAITS)}
     for number, row in enumerate(world.rows):
@@ -173,7 +195,8 @@ def test_ceiling_refuses_another_split(tables, world):
 
 def test_provenance_is_honest_and_catalog_has_words(tables):
     rows = [row for table in tables.rationales.values() for row in table.to_pylist() if row["provenance"]]
-    assert {row["provenance"]["teacher"] for row in rows} == {"planted-truth"}
+    assert {row["provenance"]["teacher"] for row in rows} == {TEACHER_MODEL}
+    assert {row["provenance"]["item_attributes_choice"] for row in rows} >= {"kept", "own_sentence", "left_empty"}
     assert len(rows) > 3000
     assert all(
         text
@@ -205,6 +228,28 @@ def test_other_world_and_protocol(tmp_path):
     info = json.loads((folder / "build_info.json").read_text())
     assert info["protocol"] == "published"
     assert world_from_info(info).rows == make_world(3).rows
+    assert info["source"]["rationales"] == "planted"
+    with pytest.raises(DatasetError, match="rationales 'distilled': world 3 has planted"):
+        build_sample(tmp_path / "none", world_seed=3, rationales="distilled")
+
+
+def test_planted_truth_can_be_had_instead(folder, tmp_path):
+    planted = load_tables(build_sample(tmp_path / "planted", rationales="planted"))
+    rows = [row for table in planted.rationales.values() for row in table.to_pylist() if row["provenance"]]
+    assert {row["provenance"]["teacher"] for row in rows} == {"planted-truth"} and len(rows) > 3000
+    distilled = load_tables(folder)
+    assert planted.interactions.equals(distilled.interactions) and planted.catalog.equals(distilled.catalog)
+    with pytest.raises(DatasetError, match="--overwrite"):
+        build_sample(folder, rationales="planted")
+
+
+def test_what_is_adopted_is_for_the_samples_reviews(world, tmp_path):
+    assert export_reviews(world, tmp_path / "reviews.jsonl").read_text().count("\n") == len(world.rows)
+    pq.write_table(pq.read_table(DISTILLED_FILE).slice(1), tmp_path / "part.parquet")
+    before = DISTILLED_FILE.read_bytes()
+    with pytest.raises(DatasetError, match="not one row a review of the sample"):
+        adopt(tmp_path / "part.parquet", world)
+    assert DISTILLED_FILE.read_bytes() == before
 
 
 def test_world_from_info_refuses_what_is_no_sample(tables):

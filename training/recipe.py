@@ -38,6 +38,9 @@ class Recipe:
         False, "Mixed padded batches, padding counted in the loss and attended to, as in the paper's code."
     )
     attn_implementation: str = setting("sdpa", "sdpa or eager.")
+    lora_rank: int | None = setting(
+        None, "Train low-rank adapters over the RDRec checkpoint model_name_or_path, its prompts and whole words."
+    )
     gradient_checkpointing: bool = setting(False, "Trade compute for memory.")
     torch_compile: bool = setting(False, "Compile the model with dynamic shapes.")
 
@@ -71,6 +74,10 @@ class Recipe:
         None, "Go on exactly where a run stopped: 'last' for that of output_dir, or a checkpoint folder."
     )
     overwrite_output_dir: bool = setting(False, "Start anew in an output_dir that holds a run.")
+    push_to_hub: bool = setting(False, "Publish the best model when training is done, with its card.")
+    hub_model_id: str | None = setting(None, "Repo to publish it in: NAMESPACE/NAME.")
+    hub_private_repo: bool = setting(False, "Make that repo private if it is new.")
+    hub_revision: str = setting("main", "Branch to publish it on.")
 
     def __post_init__(self):
         for name in POSITIVE:
@@ -81,6 +88,10 @@ class Recipe:
             self.model_name_or_path = "google-t5/t5-small"
         if self.model_name_or_path is not None and self.model_config is not None:
             raise ValueError("model_name_or_path and model_config are both given: a run starts from one of them")
+        if self.lora_rank is not None and self.model_name_or_path is None:
+            raise ValueError("lora_rank: adapters need a checkpoint under them: give model_name_or_path")
+        if self.push_to_hub and self.hub_model_id is None:
+            raise ValueError("push_to_hub: say where: give hub_model_id NAMESPACE/NAME")
         if self.output_dir is None:
             self.output_dir = f"runs/{self.dataset.rstrip('/').rsplit('/', 1)[-1]}"
 
@@ -106,9 +117,11 @@ POSITIVE = (
     "max_eval_samples",
     "logging_steps",
     "save_steps",
+    "lora_rank",
 )
 
-ONE_START = ("resume_from_checkpoint", "overwrite_output_dir")
+PUBLISHING = ("push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision")
+ONE_START = ("resume_from_checkpoint", "overwrite_output_dir", *PUBLISHING)
 
 # What may differ between a run and its continuation: where it writes, how long and how fast it goes.
 FREE_ON_RESUME = {
@@ -128,4 +141,5 @@ FREE_ON_RESUME = {
     "eval_batch_size",
     "torch_compile",
     "gradient_checkpointing",
+    *PUBLISHING,
 }

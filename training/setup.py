@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from huggingface_hub.errors import StrictDataclassError
+from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from dataset_builder.tables import INFO_FILE, Tables, load_tables
 from dataset_builder.tasks import HALVES, TaskData
@@ -67,13 +69,35 @@ def make_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
     model.config.reference_padding = recipe.reference_padding
     model.set_attn_implementation(recipe.attn_implementation)
     tokenizer.set_catalog(**data.raw_ids)
+    if recipe.lora_rank is not None:
+        _add_adapters(model, recipe)
     return model, tokenizer
+
+
+def _add_adapters(model: RDRecForConditionalGeneration, recipe: Recipe) -> None:
+    """Freeze the weights but for soft prompts and whole words, and put adapters beside the attention's queries and
+    values (LoRA, Hu et al., 2021); `save_pretrained` then writes the adapters alone."""
+    base, _ = RDRecConfig.get_config_dict(recipe.model_name_or_path, revision=recipe.model_revision)
+    if base.get("model_type") != "rdrec":
+        raise ValueError(
+            f"lora_rank: {recipe.model_name_or_path} is a plain T5, which adapters cannot be loaded over: give an "
+            "RDRec checkpoint as model_name_or_path"
+        )
+    model.add_adapter(
+        LoraConfig(
+            r=recipe.lora_rank,
+            lora_alpha=2 * recipe.lora_rank,
+            target_modules=["q", "v"],
+            modules_to_save=["prompt_embeddings", "whole_word_embeddings"],
+            revision=recipe.model_revision,
+        )
+    )
 
 
 def load_pretrained(
     name: str, revision: str | None = None, max_whole_words: int | None = None
 ) -> tuple[RDRecForConditionalGeneration, RDRecTokenizer]:
-    """Load a T5 or RDRec checkpoint and its tokenizer from a folder or the Hub.
+    """Load a T5 or RDRec checkpoint and its tokenizer from a folder or the Hub; adapters are merged into their base.
 
     Parameters
     ----------
@@ -86,6 +110,12 @@ def load_pretrained(
     ValueError
         For a checkpoint that is neither T5 nor RDRec, is damaged, or is of another size.
     """
+    adapter = find_adapter_config_file(name, revision=revision)
+    if adapter is not None:
+        over = json.loads(Path(adapter).read_text(encoding="utf-8"))
+        base, _ = load_pretrained(over["base_model_name_or_path"], over.get("revision"), max_whole_words)
+        model = PeftModel.from_pretrained(base, name, revision=revision).merge_and_unload()
+        return model, RDRecTokenizer.from_pretrained(name, revision=revision)
     stored, _ = RDRecConfig.get_config_dict(name, revision=revision)
     kind = stored.get("model_type")
     if kind not in ("t5", "rdrec"):
@@ -104,27 +134,34 @@ def load_pretrained(
         raise ValueError(f"{name}: its weights are of another size than its config.json says: get it anew") from error
     except SafetensorError as error:
         raise ValueError(f"{name}: its weights are damaged ({error}): get it anew") from error
+    except OSError as error:  # none in the folder, or none in the cache while the Hub cannot be reached
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{name}: its weights are not all there ({reason}): get it anew") from error
     new = {"prompt_embeddings.weight", "whole_word_embeddings.weight"} if kind == "t5" else set()
     if missing := set(report["missing_keys"]) - new:
         raise ValueError(f"{name}: its weights lack {min(missing)}: get it anew")
     if kind == "rdrec":
         tokenizer = RDRecTokenizer.from_pretrained(name, revision=revision)
     else:
-        base = AutoTokenizer.from_pretrained(name, revision=revision)
-        tokenizer = RDRecTokenizer(
-            tokenizer_object=base.backend_tokenizer,
-            max_whole_words=rows,
-            eos_token=base.eos_token,
-            unk_token=base.unk_token,
-            pad_token=base.pad_token,
-            extra_special_tokens=base.extra_special_tokens,
-        )
+        tokenizer = rdrec_tokenizer(AutoTokenizer.from_pretrained(name, revision=revision), rows)
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
             f"{name}: its tokenizer has {len(tokenizer)} pieces, its model {model.config.vocab_size} embeddings: they "
             "do not belong together, get both anew"
         )
     return model, tokenizer
+
+
+def rdrec_tokenizer(base, max_whole_words: int) -> RDRecTokenizer:
+    """A plain T5 tokenizer as one of ours."""
+    return RDRecTokenizer(
+        tokenizer_object=base.backend_tokenizer,
+        max_whole_words=max_whole_words,
+        eos_token=base.eos_token,
+        unk_token=base.unk_token,
+        pad_token=base.pad_token,
+        extra_special_tokens=base.extra_special_tokens,
+    )
 
 
 def _new_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGeneration, RDRecTokenizer]:
