@@ -1,11 +1,13 @@
-"""fast_linear: float32 matrix products of linear layers through oneDNN, where that is the faster library.
+"""Float32 matrix products of linear layers through oneDNN, where that is the faster library.
 
     with torch.inference_mode(), fast_linear():
         model(**batch)
+    use_fast_linear(model)           # for training: gradients too, and until the model is gone
+    linear(states, weight)           # one product, without gradients
 
 PyTorch gives float32 products on x86 processors to MKL, which on AMD's uses half of their vector width; oneDNN, which
 is part of PyTorch too and does bfloat16 there, uses all of it. The operator is the one that torch.compile calls for
-linear layers. It knows no gradients.
+linear layers. It knows no gradients; `FastLinear` does.
 """
 
 import contextlib
@@ -13,6 +15,7 @@ import functools
 import platform
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -29,13 +32,57 @@ def fast_linear() -> contextlib.AbstractContextManager:
     return _OneDNNLinear() if _works() else contextlib.nullcontext()
 
 
+def use_fast_linear(model: nn.Module) -> None:
+    """Make every plain `nn.Linear` without bias a `FastLinear`; parameters and their names stay as they are."""
+    if _works():
+        for module in model.modules():
+            if type(module) is nn.Linear and module.bias is None:
+                module.__class__ = FastLinear
+
+
+def linear(states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`states @ weight.T` as fast as can be, `[..., n]` and `[m, n]`, either of them a transposed view if need be."""
+    return _product(states, weight) if _works() and _takes(states, weight) else F.linear(states, weight)
+
+
+class FastLinear(nn.Linear):
+    """`nn.Linear` without bias whose float32 products on a CPU are oneDNN's, forward and back."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_compiling() or not _suits(states, self.weight):
+            return super().forward(states)
+        return _Linear.apply(states, self.weight)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, states, weight):
+        ctx.save_for_backward(states, weight)
+        return _product(states, weight)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        states, weight = ctx.saved_tensors
+        of_states = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_states = _product(gradient, weight.T)
+        if ctx.needs_input_grad[1]:
+            up, down = gradient.flatten(0, -2).T, states.flatten(0, -2).T
+            # oneDNN is up to twice as fast with the shorter side first.
+            of_weight = _product(up, down) if len(up) <= len(down) else _product(down, up).T
+        return of_states, of_weight
+
+
 def _takes(states, weight, bias=None) -> bool:
+    return _suits(states, weight) and not torch.is_grad_enabled()
+
+
+def _suits(states, weight) -> bool:
     return (
         states.device.type == "cpu"
         and states.dtype == weight.dtype == torch.float32
         and weight.layout == torch.strided
         and states.numel() > 0
-        and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
     )
 

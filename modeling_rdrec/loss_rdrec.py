@@ -2,13 +2,13 @@
 
 loss = head_cross_entropy(states, model.lm_head.weight, targets)
 
-All logits of a step are the largest tensor of a small model by far (1,100 targets times 32,128 words are 140 MB). Here a
-piece of them is made, turned into its gradient in place and used up before the next one.
+All logits of a step are the largest tensor of a small model by far (1,100 targets times 32,128 words are 140 MB).
+Here a piece of them is made, turned into its gradient in place and used up before the next one.
 """
 
 import torch
 
-from .linear_rdrec import linear
+from .fast_linear import linear
 
 
 # Logits that are held at once: on a CPU so many that they stay in its cache (16 MB), elsewhere a quarter of a GB.
@@ -71,6 +71,7 @@ def head_cross_entropy(states: torch.Tensor, weight: torch.Tensor, targets: torc
         Products are taken in autocast's type where it is on, sums and exponentials in float32.
     """
     kind = states.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
-    with torch.autocast(kind, enabled=False):
-        return _HeadCrossEntropy.apply(states, weight, targets, dtype)
+    narrowed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return _HeadCrossEntropy.apply(
+        states, weight, targets, torch.get_autocast_dtype(kind) if narrowed else states.dtype
+    )

@@ -18,7 +18,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.models.t5.modeling_t5 import T5DenseActDense
 
 from modeling_rdrec import RDRecForConditionalGeneration
-from modeling_rdrec.linear_rdrec import use_fast_linear
+from modeling_rdrec.fast_linear import use_fast_linear
 
 
 ATTENTION = "rdrec_cpu_training"
@@ -83,20 +83,19 @@ class CPUDropout(nn.Dropout):
 
 
 class _ReLUDropout(torch.autograd.Function):
-    """dropout(relu(x)) in place; the result alone tells on the way back what passed."""
+    """dropout(relu(x)); its result alone tells on the way back what passed, so nothing else is kept."""
 
     @staticmethod
     def forward(ctx, states, p):
-        ctx.mark_dirty(states)
         ctx.scale = 1 / (1 - p)
-        states.relu_().mul_(keep_mask(states.shape, p).mul_(ctx.scale))
-        ctx.save_for_backward(states)
-        return states
+        passed = states.relu().mul_(keep_mask(states.shape, p).mul_(ctx.scale))
+        ctx.save_for_backward(passed)
+        return passed
 
     @staticmethod
     def backward(ctx, gradient):
-        (states,) = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(gradient, states, 0).mul_(ctx.scale), None
+        (passed,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradient, passed, 0).mul_(ctx.scale), None
 
 
 class ReLUDropout(CPUDropout):
