@@ -1,10 +1,12 @@
 """How many halves are ungrounded with prompt `published`, and with `grounded` and the policy? Judged by hand.
 
-    python distill.py --reviews R --endpoint URL --output runs/published --prompt published
-    python distill.py --reviews R --endpoint URL --output runs/grounded --policy sentence
-    python -m benchmarks.ungrounded_rate sheet --reviews R --arms runs/published runs/grounded --count 150 sheet.jsonl
-    python -m benchmarks.ungrounded_rate report --reviews R --arms runs/published runs/grounded LABELS.json
+    python -m benchmarks.ungrounded_rate draw R.jsonl --reviews reviews.csv.zip --leave_out grounding_labels.json
+    python distill.py --reviews R.jsonl --endpoint URL --output runs/published --prompt published
+    python distill.py --reviews R.jsonl --endpoint URL --output runs/grounded --policy sentence
+    python -m benchmarks.ungrounded_rate sheet sheet.jsonl --reviews R.jsonl --arms runs/published runs/grounded
+    python -m benchmarks.ungrounded_rate report LABELS.json --reviews R.jsonl --arms runs/published runs/grounded
 
+`draw` takes 1,000 reviews by seed, but for those that the scorer was fitted or tried on.
 `sheet` draws halves of both arms by seed and shuffles them, so that whoever judges does not see which arm a half is
 of; it holds review texts and stays out of the repository, and beside it lies the key from its numbers to ids. Labels
 are `{"labels": {id: 1, 0 or null}}`: 1 grounded, 0 not, null undecided. The policy chooses by the score, so the score
@@ -23,11 +25,12 @@ import pyarrow.parquet as pq
 
 from dataset_builder.audit import HALVES, grounding_scores
 from dataset_builder.audit_report import wilson
+from dataset_builder.grounding_fit import LABELS_FILE
 from dataset_builder.reviews import read_reviews
 from distillation.run import OUTPUT_FILE
 
 
-DRAW_STREAM, BOOTSTRAP_STREAM = 11, 12
+REVIEW_STREAM, DRAW_STREAM, BOOTSTRAP_STREAM = 5, 11, 12
 BOOTSTRAPS = 5000
 
 
@@ -39,6 +42,19 @@ class Half(NamedTuple):
     name: str
     text: str
     choice: str | None
+
+
+def draw_reviews(source: str, leave_out: list[Path], count: int, seed: int, path: Path) -> None:
+    """Write reviews with a text as JSON lines; rows that the scorer's labels or `leave_out` name are not drawn."""
+    named = [json.loads(file.read_text(encoding="utf-8")) for file in (LABELS_FILE, *leave_out)]
+    known = {row["review_row"] for made in named for row in (made["labels"] if isinstance(made, dict) else made)}
+    found = [r for r in read_reviews(source, skipped=Counter()) if r.text.strip() and r.row not in known]
+    rng = np.random.default_rng([seed, REVIEW_STREAM])
+    with open(path, "w", encoding="utf-8") as stream:
+        for place in sorted(rng.choice(len(found), count, replace=False).tolist()):
+            review = found[place]
+            row = {"reviewerID": review.user, "asin": review.item, "unixReviewTime": review.timestamp}
+            stream.write(json.dumps(row | {"reviewText": review.text, "summary": review.summary}) + "\n")
 
 
 def halves_of_arm(number: int, folder: Path, reviews: dict[int, str]) -> list[Half]:
@@ -123,14 +139,18 @@ def report(arms: list[list[Half]], names: list[str], labels: dict[str, int | Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("sheet", "report"))
-    parser.add_argument("file", type=Path, help="sheet: written; report: the labels, {id: 1, 0 or null}")
+    parser.add_argument("what", choices=("draw", "sheet", "report"))
+    parser.add_argument("file", type=Path, help="draw, sheet: written; report: the labels, {id: 1, 0 or null}")
     parser.add_argument("--reviews", required=True)
-    parser.add_argument("--arms", nargs="+", type=Path, required=True, help="folders that distill.py wrote")
+    parser.add_argument("--arms", nargs="+", type=Path, default=[], help="folders that distill.py wrote")
+    parser.add_argument("--leave_out", nargs="+", type=Path, default=[], help="draw: labels of further rows")
     parser.add_argument("--count", type=int, nargs="+", default=[150], help="halves drawn of each arm")
     parser.add_argument("--judged", type=Path, help="labels that are there already; the sheet leaves those halves out")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    if given.what == "draw":
+        draw_reviews(given.reviews, given.leave_out, 1000, given.seed, given.file)
+        return
     reviews = {review.row: review.text for review in read_reviews(given.reviews, skipped=Counter())}
     arms = [halves_of_arm(number, folder, reviews) for number, folder in enumerate(given.arms)]
     if given.what == "sheet":
