@@ -289,7 +289,7 @@ def dataset_card(repo_id: str, tables: Tables, audit: Path | None = None) -> str
         ),
         leaks=_leak_lines(info, found),
         teachers=_teacher_lines(found["teachers"]),
-        grounding=_grounding_lines(found["grounding"], audit),
+        grounding=_grounding_lines(found["grounding"], found["choices"], audit),
         sources=_source_lines(info["source"]),
         skipped="\n".join(
             f"- {escape(reason.replace('_', ' '))}: {count:,}" for reason, count in info["skipped"].items()
@@ -322,15 +322,22 @@ def _teacher_lines(teachers: dict) -> str:
     return table(["teacher", "prompt version", "rows"], rows)
 
 
-def _grounding_lines(scored: dict, audit: Path | None) -> str:
-    lines = []
+def _grounding_lines(scored: dict, choices: dict, audit: Path | None) -> str:
+    lines = [
+        f"- `{half}`, settled by the audit's policy: "
+        + ", ".join(f"{escape(choice.replace('_', ' '))} {count:,}" for choice, count in counts.most_common())
+        for half, counts in choices.items()
+    ]
+    if choices and audit is None:  # selected by the score, which therefore cannot measure them
+        lines.append("- an \"own sentence\" is the review's, not the teacher's; how much is ungrounded: " + MISSING)
+        return "\n".join(lines)
     if audit is not None:
         counts = {half: [0, 0] for half in HALVES}
         for half, score, flags in _read_audit(audit):
             if "empty" not in flags:
                 counts[half][0] += score < THRESHOLD
                 counts[half][1] += 1
-        lines = [f"- `{half}`: ungrounded {rate(*count)} of {count[1]:,} halves" for half, count in counts.items()]
+        lines += [f"- `{half}`: ungrounded {rate(*count)} of {count[1]:,} halves" for half, count in counts.items()]
         return "Audited with `python -m dataset_builder audit`, 95% intervals:\n\n" + "\n".join(lines)
     for half, (count, share) in scored.items():
         lines.append(f"- `{half}`: {share:.1%} of {count:,} scored rows below the threshold {THRESHOLD}")

@@ -27,13 +27,14 @@ def measure(tables: Tables) -> dict[str, Any]:
         `id_order`: HR@5 and NDCG@5 on the test items of "the last id plus one, plus two, …", and HR@5 by chance;
         `held_out_texts`: training texts that belong to a validation or test interaction; `teachers`: (teacher, prompt)
         to rows; `grounding`: for each half its scored rows and the share of them below the threshold of
-        `dataset_builder audit`.
+        `dataset_builder audit`; `choices`: for each half, what the audit's policy chose, to rows.
     """
     return {
         "id_order": id_order_leak(tables),
         "held_out_texts": held_out_texts(tables),
         "teachers": teachers(tables),
         "grounding": grounding(tables),
+        "choices": choices(tables),
     }
 
 
@@ -83,3 +84,10 @@ def grounding(tables: Tables) -> dict[str, tuple[int, float]]:
         if scores:
             found[half] = (len(scores), float(np.mean(np.array(scores) < THRESHOLD)))
     return found
+
+
+def choices(tables: Tables) -> dict[str, Counter[str]]:
+    """For each half that a policy settled: what it chose (kept, asked_again, own_sentence, left_empty), to rows."""
+    rows = [row for row in _provenance(tables)["provenance"].to_pylist() if row is not None]
+    found = {half: Counter(row[f"{half}_choice"] for row in rows if row[f"{half}_choice"]) for half in HALVES}
+    return {half: counts for half, counts in found.items() if counts}

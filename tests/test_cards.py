@@ -200,8 +200,13 @@ def test_a_datasets_card_is_measured_on_its_tables(sample_dir):
     card = dataset_card("rdrec/sample-rationales", tables)
     data = DatasetCard(card).data
     assert [one["config_name"] for one in data.configs] == ["rationales", "interactions", "candidates", "catalog"]
-    assert "| `rationales` | `train` | 3,327 |" in card and "planted" in card and "**Generated, not real**" in card
-    assert "grounded in their reviews: not measured" in card
+    assert (
+        "| `rationales` | `train` | 3,327 |" in card
+        and "SmolLM2-135M-Instruct" in card
+        and "**Generated, not real**" in card
+    )
+    assert "`user_preference`, settled by the audit's policy: " in card and "own sentence 5" in card
+    assert "how much is ungrounded: not measured" in card
     assert f"Fingerprint of the content: `{tables.info['fingerprint']}`" in card
 
 
@@ -242,11 +247,10 @@ def test_grounding_comes_from_the_audit_or_from_the_scores(sample_dir, tmp_path)
     rows = tables.rationales["train"].to_pylist()
     for place, row in enumerate(rows):
         if row["provenance"] is not None:
-            row["provenance"] |= {"user_preference_grounding": float(place % 2)}
+            nothing_chosen = {"user_preference_choice": None, "item_attributes_choice": None}
+            row["provenance"] |= {"user_preference_grounding": float(place % 2)} | nothing_chosen
     scored = type(tables.interactions).from_pylist(rows, schema=tables.rationales["train"].schema)
-    held = Tables(
-        {**tables.rationales, "train": scored}, tables.interactions, tables.candidates, tables.catalog, tables.info
-    )
+    held = Tables({"train": scored}, tables.interactions, tables.candidates, tables.catalog, tables.info)
     assert "scored rows below the threshold 0.5" in dataset_card("rdrec/d", held)
 
 
