@@ -250,7 +250,8 @@ def test_grounding_comes_from_the_audit_or_from_the_scores(sample_dir, tmp_path)
             nothing_chosen = {"user_preference_choice": None, "item_attributes_choice": None}
             row["provenance"] |= {"user_preference_grounding": float(place % 2)} | nothing_chosen
     scored = type(tables.interactions).from_pylist(rows, schema=tables.rationales["train"].schema)
-    held = Tables({"train": scored}, tables.interactions, tables.candidates, tables.catalog, tables.info)
+    empty = {split: table.slice(0, 0) for split, table in tables.rationales.items()}
+    held = Tables(empty | {"train": scored}, tables.interactions, tables.candidates, tables.catalog, tables.info)
     assert "scored rows below the threshold 0.5" in dataset_card("rdrec/d", held)
 
 
