@@ -20,7 +20,7 @@ from dataset_builder.grounding import THRESHOLD
 from dataset_builder.tables import INFO_FILE, SCHEMAS, Tables, card_configs
 from training.checkpoints import RECORD_FILE
 
-from .contents import CONVERSION_FILE, RESULTS, base_of, is_hub_name, read_json
+from .contents import CONVERSION_FILE, RESULTS, base_of, is_hub_name, read_json, trained_on
 from .hub import PublishError, sha256_of
 from .measures import measure
 
@@ -95,9 +95,9 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
             raise PublishError(f"--eval_results {path}: no such file")
         _check_results(found, path)
         others.append(found)
-    trained_on = (record or own or {}).get("dataset", {})
+    data_info = trained_on(folder)
     base = ((record or {}).get("recipe") or {}).get("model_name_or_path")
-    protocol = trained_on.get("protocol")
+    protocol = data_info.get("protocol")
     data = ModelCardData(
         language="en",
         license="apache-2.0",
@@ -122,12 +122,12 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
         base=under,
         weights=weights.name,
         title=escape(repo_id.split("/")[1]),
-        summary=_model_summary(trained_on),
+        summary=_model_summary(data_info),
         results=_results_tables([one for one in (own, *others) if one], digest),
-        training=_training_lines(record, conversion, trained_on),
+        training=_training_lines(record, conversion, data_info),
         weights_sha256=digest,
         can_repeat=record is not None,
-        synthetic=trained_on.get("source", {}).get("kind") == "sample",
+        synthetic=data_info.get("source", {}).get("kind") == "sample",
     )
     return card.content
 
@@ -137,12 +137,12 @@ def _check_results(results: dict, path: Path) -> None:
         raise PublishError(f"{path}: not a file that eval.py wrote: give its eval_results.json")
 
 
-def _model_summary(trained_on: dict) -> str:
-    if not trained_on:
+def _model_summary(data_info: dict) -> str:
+    if not data_info:
         return "What it was trained on is not recorded."
     return (
-        f"Trained on {escape(trained_on['domain'])} under the `{_protocol(trained_on)}` protocol: "
-        f"{_counted(trained_on['counts'])}."
+        f"Trained on {escape(data_info['domain'])} under the `{_protocol(data_info)}` protocol: "
+        f"{_counted(data_info['counts'])}."
     )
 
 
@@ -219,10 +219,10 @@ def _eval_results(own: dict | None, dataset_id: str | None) -> list[EvalResult]:
     ]
 
 
-def _training_lines(record: dict | None, conversion: dict | None, trained_on: dict) -> str:
+def _training_lines(record: dict | None, conversion: dict | None, data_info: dict) -> str:
     lines = []
-    if trained_on:
-        lines.append(f"- dataset fingerprint `{escape(trained_on['fingerprint'])}`, seed {int(trained_on['seed'])}")
+    if data_info:
+        lines.append(f"- dataset fingerprint `{escape(data_info['fingerprint'])}`, seed {int(data_info['seed'])}")
     if conversion is not None:
         lines.append(
             f"- converted from {escape(conversion['source'])} of the reference implementation, SHA-256 "

@@ -202,10 +202,10 @@ def metric_files(name: str, namespace: str) -> Files:
     return files
 
 
-def trained_on(folder: Path) -> dict[str, Any] | None:
-    """What the files of a checkpoint say of its dataset: domain, protocol, seed, counts, fingerprint."""
-    for name in (RECORD_FILE, *RESULTS):
-        found = read_json(folder / name)
+def trained_on(folder: Path) -> dict[str, Any]:
+    """What the files of a checkpoint say of its dataset: domain, protocol, seed, counts, fingerprint; or nothing."""
+    for name in (RECORD_FILE, *RESULTS, CONVERSION_FILE):
+        found = (read_json(folder / name) or {}).get("dataset")
         if found is not None:
-            return found["dataset"]
-    return None
+            return found
+    return {}

@@ -106,7 +106,7 @@ class Release:
                     f"--model {folder}: trained on another dataset than {arguments.dataset} (their fingerprints "
                     "differ): give the one it was trained on"
                 )
-        info = trained_on or (None if tables is None else tables.info)
+        info = trained_on or ({} if tables is None else tables.info)
         if arguments.hub_model_id is None and not info:
             raise PublishError(f"--model {folder}: its domain is not recorded: name its repo with --hub_model_id")
         repo_id = (

@@ -148,6 +148,31 @@ def test_a_checkpoint_of_which_nothing_is_known_is_refused(checkpoint):
         contents.model_files(checkpoint)
 
 
+def test_adapters_need_a_published_base(checkpoint):
+    (checkpoint / "model.safetensors").rename(checkpoint / "adapter_model.safetensors")
+    adapter = checkpoint / "adapter_config.json"
+    adapter.write_text(json.dumps({"base_model_name_or_path": "rdrec/base", "revision": "v1"}))
+    files, card = contents.model_files(checkpoint), model_card("rdrec/lora", checkpoint, None)
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= set(files) and "config.json" not in files
+    assert 'AutoModel.from_pretrained("rdrec/base", trust_remote_code=True, revision="v1")' in card
+    assert "pipeline(" not in card and ModelCard(card).data.library_name == "peft"
+    adapter.write_text(json.dumps({"base_model_name_or_path": str(checkpoint)}))
+    with pytest.raises(PublishError, match="adapters over a folder of this machine .*: publish that checkpoint first"):
+        contents.model_files(checkpoint)
+
+
+def test_a_converted_checkpoint_says_where_it_came_from(checkpoint):
+    for name in ("training_record.json", "eval_results.json"):
+        (checkpoint / name).unlink()
+    record = {"source": "model.pt", "source_sha256": "ab" * 32, "dataset": INFO}
+    (checkpoint / "conversion_record.json").write_text(json.dumps(record))
+    card = model_card("rdrec/m", checkpoint, None)
+    assert "converted from model\\.pt of the reference implementation, SHA-256 `abab" in card
+    assert "10 users, 20 items, 50 interactions" in card and "conversion_record.json" in contents.model_files(
+        checkpoint
+    )
+
+
 def test_what_is_published_of_a_checkpoint(checkpoint):
     for name in ("eval_test_topn.parquet", "pytorch_model.bin", ".hidden.json", "notes.txt", "catalog.json"):
         (checkpoint / name).write_text("x")
