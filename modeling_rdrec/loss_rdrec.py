@@ -12,8 +12,7 @@ from .fast_linear import linear
 
 
 # Logits that are held at once: on a CPU so many that they stay in its cache (16 MB), elsewhere a quarter of a GB.
-LOGITS_AT_ONCE = {"cpu": 2**22}
-LOGITS_AT_ONCE_ELSEWHERE = 2**26
+LOGITS_AT_ONCE_ON_CPU, LOGITS_AT_ONCE_ELSEWHERE = 2**22, 2**26
 
 
 class _HeadCrossEntropy(torch.autograd.Function):
@@ -24,7 +23,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
         of_states = torch.empty_like(states) if need_states else None
         of_weight = torch.zeros_like(weight) if need_weight else None
         loss = states.new_zeros((), dtype=torch.float32)
-        size = max(1, LOGITS_AT_ONCE.get(states.device.type, LOGITS_AT_ONCE_ELSEWHERE) // len(weight))
+        at_once = LOGITS_AT_ONCE_ON_CPU if states.device.type == "cpu" else LOGITS_AT_ONCE_ELSEWHERE
+        size = max(1, at_once // len(weight))
         for start in range(0, len(states), size):
             piece = states[start : start + size].to(dtype)
             answers = targets[start : start + size, None]
@@ -70,6 +70,8 @@ def head_cross_entropy(states: torch.Tensor, weight: torch.Tensor, targets: torc
     float32 scalar
         Products are taken in autocast's type where it is on, sums and exponentials in float32.
     """
+    if not torch.is_grad_enabled():  # or gradients would be made that nobody asks for
+        states, weight = states.detach(), weight.detach()
     kind = states.device.type
     narrowed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return _HeadCrossEntropy.apply(

@@ -125,7 +125,7 @@ def test_only_target_tokens_pass_the_head(model, step):
 
 @pytest.mark.parametrize("at_once", [1, 700, 10**6])
 def test_loss_of_the_head_in_pieces(monkeypatch, at_once):
-    monkeypatch.setitem(loss_module.LOGITS_AT_ONCE, "cpu", at_once)
+    monkeypatch.setattr(loss_module, "LOGITS_AT_ONCE_ON_CPU", at_once)
     torch.manual_seed(0)
     states, weight = torch.randn(37, 16, requires_grad=True), torch.randn(100, 16, requires_grad=True)
     targets = torch.randint(100, (37,))

@@ -13,8 +13,9 @@ import sys
 
 import torch
 from torch import nn
-from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from transformers.models.t5.modeling_t5 import T5DenseActDense
 
 from modeling_rdrec import RDRecForConditionalGeneration
@@ -190,8 +191,9 @@ def attention_forward(
     float `[batch, queries, heads, d_kv]`, and None for the weights that sdpa does not give either
     """
     if not torch.is_grad_enabled() or query.device.type != "cpu" or torch.compiler.is_compiling():
-        sdpa = AttentionInterface()["sdpa"]
-        return sdpa(module, query, key, value, attention_mask, dropout=dropout, position_bias=position_bias, **kwargs)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, position_bias=position_bias, **kwargs
+        )
     if attention_mask is None and module.is_causal and query.shape[2] > 1:
         attention_mask = query.new_ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()[None, None]
     if attention_mask is not None:
