@@ -166,7 +166,7 @@ def flop_formulas() -> dict:
     def product(states, weight, *rest, out_shape=None, **named) -> int:
         return 2 * torch.Size(states).numel() * weight[0]
 
-    return {torch.ops.mkldnn._linear_pointwise.default: product} if torch.backends.mkldnn.is_available() else {}
+    return {torch.ops.mkldnn._linear_pointwise: product} if torch.backends.mkldnn.is_available() else {}
 
 
 def profile(work) -> dict[str, float]:
