@@ -40,7 +40,7 @@ def sample_dir(tmp_path_factory) -> Path:
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """An empty Hub on the loopback, which this process and the ones it starts take for the real one."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, hf_api
 
     from .hub_server import Account, HubServer
 
@@ -59,6 +59,7 @@ def hub(tmp_path, monkeypatch):
         }
         for name, value in as_if_set_before_the_import.items():
             monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(hf_api.api, "endpoint", server.url)  # behind the functions that need no HfApi
         settings = {"ENDPOINT": server.url, "HUB_OFFLINE": "0", "HUB_DISABLE_XET": "1", "TOKEN": "hf_writer"}
         for name, value in settings.items():
             monkeypatch.setenv(f"HF_{name}", value)
