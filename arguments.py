@@ -16,6 +16,8 @@ from typing import TypeVar
 import yaml
 from transformers import HfArgumentParser
 
+from durable import write_text
+
 
 T = TypeVar("T")
 
@@ -91,9 +93,7 @@ def _flags_of_file(path: Path, known: dict[str, dataclasses.Field]) -> list[str]
 
 def write_yaml(values: dict, path: Path) -> None:
     """Write settings as a file that `--config` reads."""
-    work = path.with_name(f".{path.name}.writing")
-    work.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    work.replace(path)
+    write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -9,9 +9,9 @@ from transformers import AutoTokenizer
 from dataset_builder.files import sha256_of
 from dataset_builder.tables import load_tables
 from dataset_builder.tasks import TaskData
+from durable import replace_folder, write_json
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration
 from publishing.contents import CONVERSION_FILE
-from training.checkpoints import replace_folder, write_json
 from training.setup import package_versions, rdrec_tokenizer
 
 from .unpickle import Checkpoint, CheckpointError, Shell

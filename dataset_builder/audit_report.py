@@ -13,13 +13,14 @@ import argparse
 import html
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from durable import whole_file
 
 from .errors import DatasetError
 from .grounding import SCORER_FILE, THRESHOLD, words_of
@@ -354,13 +355,5 @@ def _flat(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(path: Path, parts: Iterable[str]) -> None:
-    """Write a file whole or not at all."""
-    work = path.with_name(f".{path.name}.writing-{os.getpid()}")
-    try:
-        with open(work, "w", encoding="utf-8") as stream:
-            stream.writelines(parts)
-            stream.flush()
-            os.fsync(stream.fileno())
-        work.replace(path)
-    finally:
-        work.unlink(missing_ok=True)
+    with whole_file(path) as work, open(work, "w", encoding="utf-8") as stream:
+        stream.writelines(parts)

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from durable import write_json
+
 from .audit_report import wilson
 from .errors import DatasetError
 from .files import describe, existing_file, open_text
@@ -232,9 +234,7 @@ def write_scorer(scorer: Scorer, figures: dict[str, Any], path: Path) -> None:
         "threshold": THRESHOLD,
         "figures": figures,
     }
-    work = path.with_name(f".{path.name}.writing")
-    work.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    work.replace(path)
+    write_json(path, record)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ little further on that ring.
 import argparse
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from durable import whole_file
 from evaluation.baselines import hit_and_ndcg
 
 from .errors import DatasetError
@@ -726,12 +726,8 @@ def write_rationales(table: pa.Table, world: World, path: Path) -> Path:
     """Write rationales of a world, whole or not at all, with the hash of the reviews they are for."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = table.replace_schema_metadata({"reviews_sha256": world.reviews_sha256()})
-    partial = path.with_name(f".{path.name}.writing")
-    with open(partial, "wb") as stream:
-        pq.write_table(table, stream, compression="zstd")
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    with whole_file(path) as work:
+        pq.write_table(table, work, compression="zstd")
     return path
 
 

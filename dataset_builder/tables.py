@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from durable import put_in_place
+
 from .errors import DatasetError
 
 
@@ -158,6 +160,7 @@ def write_dataset(tables: Tables, output_dir: str | Path, *, overwrite: bool = F
             if not overwrite:
                 raise DatasetError(f"{target}: already holds a built dataset; add --overwrite or name another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
+    # The process's number: two may build the same folder at once, such as the sample.
     work = target.parent / f".{target.name}.writing-{os.getpid()}"
     shutil.rmtree(work, ignore_errors=True)
     try:
@@ -168,30 +171,10 @@ def write_dataset(tables: Tables, output_dir: str | Path, *, overwrite: bool = F
                 pq.write_table(table, work / config / f"{split}.parquet", compression="zstd")
         (work / INFO_FILE).write_text(json.dumps(tables.info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (work / "README.md").write_text(_card(tables), encoding="utf-8")
-        for path in [*work.rglob("*"), work]:
-            _fsync(path)
-        old = target.parent / f".{target.name}.replaced-{os.getpid()}"
-        if target.exists():
-            target.rename(old)
-        try:
-            work.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-        _fsync(target.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        put_in_place(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return target
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def card_configs(tables: Tables) -> list[dict[str, Any]]:

@@ -10,12 +10,11 @@ the order of the reviews, so it does not depend on when which answer came.
 
 import asyncio
 import hashlib
-import json
-import os
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from dataset_builder.errors import DatasetError
 from dataset_builder.files import existing_file
 from dataset_builder.grounding import model_folder
 from dataset_builder.reviews import Review, ReviewSource, read_reviews
+from durable import whole_file, write_json
 
 from .asking import Ask, Asking, Question, Stopped, key_of
 from .client import Pool, teacher_name
@@ -320,12 +320,14 @@ class _Run:
                 bar.update(len(rows))
             bar.close()
 
-        def write_table(path: Path) -> None:
-            with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-                for batch in batches():
-                    writer.write_batch(batch)
-
-        _whole(self.folder / OUTPUT_FILE, write_table)
+        table_file, info_file = self.folder / OUTPUT_FILE, self.folder / INFO_FILE
+        with (
+            _journal_is_intact(table_file),
+            whole_file(table_file) as work,
+            pq.ParquetWriter(work, schema, compression="zstd") as writer,
+        ):
+            for batch in batches():
+                writer.write_batch(batch)
         info = {
             "settings": self.journal.header["settings"] | {"model": teacher},
             "counts": {"reviews": counts["reviews"], "texts": self.total, "with_rationale": counts["rationales"]},
@@ -340,8 +342,8 @@ class _Run:
                 "judge": self.judge_prompt.label if self.judge_prompt else None,
                 "choices": {half: dict(sorted(found.items())) for half, found in choices.items()},
             }
-        text = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
-        _whole(self.folder / INFO_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+        with _journal_is_intact(info_file):
+            write_json(info_file, info)
         return info
 
     def _row(self, position: int, review: Review, teacher: str) -> dict[str, Any]:
@@ -357,18 +359,10 @@ class _Run:
         return row | {"user_preference": halves[0], "item_attributes": halves[1], "flags": sorted(flags)}
 
 
-def _whole(target: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all."""
-    work = target.parent / f".{target.name}.writing-{os.getpid()}"
+@contextmanager
+def _journal_is_intact(target: Path) -> Iterator[None]:
+    """Say of a file that cannot be written that nothing is lost."""
     try:
-        write(work)
-        handle = os.open(work, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        work.replace(target)
+        yield
     except OSError as error:
         raise DatasetError(f"{target}: cannot be written ({error.strerror or error}); the journal is intact") from error
-    finally:
-        work.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from dataset_builder.tasks import TaskData
-from training.checkpoints import fsync_tree, write_json
+from durable import whole_file, write_json
 from training.setup import check_same_catalog, load_pretrained, load_tables_of, package_versions, use_all_cores
 
 from . import model_ranking
@@ -104,11 +104,8 @@ class Evaluation:
         output_dir = Path(arguments.output_dir or (local if local.is_dir() else "eval_results"))
         output_dir.mkdir(parents=True, exist_ok=True)
         for task, table in answers.items():
-            path = output_dir / f"eval_{arguments.split}_{task}.parquet"
-            work = path.with_name(f".{path.name}.writing")
-            pq.write_table(table, work, compression="zstd")
-            fsync_tree(work)
-            work.replace(path)
+            with whole_file(output_dir / f"eval_{arguments.split}_{task}.parquet") as work:
+                pq.write_table(table, work, compression="zstd")
         files = (local / name for name in ("model.safetensors", "adapter_model.safetensors"))
         weights = next((path for path in files if path.is_file()), None)
         content = {

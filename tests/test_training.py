@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from arguments import parse_arguments
+from durable import write_json
 from training import checkpoints
 from training.loop import train
 from training.recipe import Recipe
@@ -135,7 +136,7 @@ def test_early_stopping_keeps_the_best_model(recipe, tmp_path):
 def test_two_processes_train_the_same_model(recipe, tmp_path):
     """The draws do not depend on the number of processes, so neither does the model, up to rounding."""
     settings = recipe(model_config=NO_DROPOUT, output_dir=str(tmp_path / "two")).as_dict()
-    checkpoints.write_json(tmp_path / "r.yaml", settings)  # JSON is YAML
+    write_json(tmp_path / "r.yaml", settings)  # JSON is YAML
     train(recipe(model_config=NO_DROPOUT))
     done = subprocess.run(
         [*TWO_PROCESSES, "train.py", "--config", str(tmp_path / "r.yaml")],
@@ -220,7 +221,7 @@ def test_resuming_with_other_settings_or_data_is_refused(recipe, tmp_path):
     state = tmp_path / "run" / checkpoints.LAST / checkpoints.STATE_FILE
     with pytest.raises(ValueError, match="not of the run in .*elsewhere"):
         train(recipe(output_dir=str(tmp_path / "elsewhere"), resume_from_checkpoint=str(state.parent)))
-    checkpoints.write_json(state, {**json.loads(state.read_text()), "fingerprint": "another"})
+    write_json(state, {**json.loads(state.read_text()), "fingerprint": "another"})
     with pytest.raises(ValueError, match="trained on another dataset"):
         train(recipe(resume_from_checkpoint="last"))
 
@@ -228,12 +229,12 @@ def test_resuming_with_other_settings_or_data_is_refused(recipe, tmp_path):
 def test_checkpoints_of_another_kind_or_size_are_named(tiny_checkpoint, tmp_path):
     broken = shutil.copytree(tiny_checkpoint, tmp_path / "broken")
     config = json.loads((broken / "config.json").read_text())
-    checkpoints.write_json(broken / "config.json", {**config, "d_ff": 64})
+    write_json(broken / "config.json", {**config, "d_ff": 64})
     with pytest.raises(ValueError, match="weights are of another size"):
         load_pretrained(str(broken))
     with pytest.raises(ValueError, match="table has 512 rows, not 100"):
         load_pretrained(str(tiny_checkpoint), max_whole_words=100)
-    checkpoints.write_json(broken / "config.json", config)
+    write_json(broken / "config.json", config)
     tensors = load_file(broken / "model.safetensors")
     save_file({k: v for k, v in tensors.items() if k != "prompt_embeddings.weight"}, broken / "model.safetensors")
     with pytest.raises(ValueError, match="weights lack prompt_embeddings.weight"):
@@ -241,22 +242,6 @@ def test_checkpoints_of_another_kind_or_size_are_named(tiny_checkpoint, tmp_path
     (broken / "model.safetensors").write_bytes(b"half a file")
     with pytest.raises(ValueError, match="weights are damaged"):
         load_pretrained(str(broken))
-    checkpoints.write_json(broken / "config.json", {**config, "model_type": "bert"})
+    write_json(broken / "config.json", {**config, "model_type": "bert"})
     with pytest.raises(ValueError, match="a checkpoint of kind 'bert'"):
         load_pretrained(str(broken))
-
-
-def test_an_interrupted_replacement_is_undone(tmp_path):
-    target = tmp_path / "checkpoint-last"
-    checkpoints.replace_folder(target, lambda folder: (folder / "a").write_text("1"))
-    target.rename(tmp_path / ".checkpoint-last.replaced")  # killed between the two renames
-    checkpoints.recover(target)
-    assert (target / "a").read_text() == "1"
-    with pytest.raises(RuntimeError):
-        checkpoints.replace_folder(target, _fails_midway)
-    assert (target / "a").read_text() == "1"
-
-
-def _fails_midway(folder):
-    (folder / "a").write_text("2")
-    raise RuntimeError("disk full")

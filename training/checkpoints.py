@@ -1,4 +1,4 @@
-"""The files of a run, written whole or not at all.
+"""The files of a run (`durable.py` writes them whole or not at all).
 
 OUTPUT_DIR/                  at the end: the best model, as `from_pretrained` reads it
 OUTPUT_DIR/checkpoint-best/  while training: the best model so far
@@ -6,60 +6,14 @@ OUTPUT_DIR/checkpoint-last/  the state of accelerate, from which the run goes on
 OUTPUT_DIR/recipe.yaml, training_record.json, logs/
 """
 
-import json
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+
+from durable import recover
 
 
 BEST, LAST = "checkpoint-best", "checkpoint-last"
 RECORD_FILE, RECIPE_FILE, STATE_FILE = "training_record.json", "recipe.yaml", "training_state.json"
-
-
-def fsync_tree(path: Path) -> None:
-    """Have everything under a folder (or one file) reach the disk."""
-    for entry in [*path.rglob("*"), path] if path.is_dir() else [path]:
-        handle = os.open(entry, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary folder, then put it in the place of `target`."""
-    work = target.with_name(f".{target.name}.writing")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    write(work)
-    put_in_place(work, target)
-
-
-def put_in_place(work: Path, target: Path) -> None:
-    """Give a folder that is written to its end the name of `target`; see `recover` for a kill between the renames."""
-    old = target.with_name(f".{target.name}.replaced")
-    fsync_tree(work)
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    work.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def recover(target: Path) -> None:
-    """Undo a `replace_folder` that was killed between its two renames: the old folder gets its name back."""
-    old = target.with_name(f".{target.name}.replaced")
-    if old.exists() and not target.exists():
-        old.rename(target)
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write a JSON file through a temporary name."""
-    work = path.with_name(f".{path.name}.writing")
-    work.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    fsync_tree(work)
-    work.replace(path)
 
 
 def promote_best(output_dir: Path) -> None:

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from arguments import write_yaml
 from dataset_builder.tasks import FAMILIES, Collator, Row, TaskData, TaskMixture, validation_rows
+from durable import put_in_place, replace_folder, write_json
 
 from . import checkpoints
 from .cpu import speed_up
@@ -175,7 +176,7 @@ def train(recipe: Recipe) -> dict | None:
     record = run.record(total_steps)
     if accelerator.is_main_process:
         write_yaml(recipe.reproducing(), output_dir / checkpoints.RECIPE_FILE)
-        checkpoints.write_json(output_dir / checkpoints.RECORD_FILE, record)
+        write_json(output_dir / checkpoints.RECORD_FILE, record)
         checkpoints.promote_best(output_dir)
     accelerator.end_training()
     return record
@@ -347,7 +348,7 @@ class _Run:
         if better:
             progress.best_loss, progress.best_step, progress.bad_validations = loss, progress.step, 0
             if self.accelerator.is_main_process:
-                checkpoints.replace_folder(self.output_dir / checkpoints.BEST, self._save_model)
+                replace_folder(self.output_dir / checkpoints.BEST, self._save_model)
         else:
             progress.bad_validations += 1
         parts = ", ".join(f"{family} {value:.4f}" for family, value in losses.items())
@@ -403,8 +404,8 @@ class _Run:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             state = {"fingerprint": self.data.info["fingerprint"], "recipe": self.recipe.as_dict()}
-            checkpoints.write_json(work / checkpoints.STATE_FILE, state)
-            checkpoints.put_in_place(work, self.output_dir / checkpoints.LAST)
+            write_json(work / checkpoints.STATE_FILE, state)
+            put_in_place(work, self.output_dir / checkpoints.LAST)
         self.accelerator.wait_for_everyone()
 
     def record(self, total_steps: int) -> dict:
