@@ -67,6 +67,26 @@ def hub(tmp_path, monkeypatch):
         yield server
 
 
+@pytest.fixture
+def no_proxy_no_token(monkeypatch):
+    """The loopback is asked directly, and without the token of whoever runs the tests."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
+@pytest.fixture
+def fixed_scores(monkeypatch):
+    """A half is grounded when it says "strap"; no model is needed."""
+    from dataset_builder import audit
+
+    def score(half):
+        score, flags = (0.9 if "strap" in half else 0.1, ()) if half else (0.0, ("empty",))
+        return audit.HalfAudit(score, flags, ())
+
+    monkeypatch.setattr(audit, "audit_halves", lambda reviews, halves, names, progress=False: list(map(score, halves)))
+
+
 @pytest.fixture(scope="session")
 def sample_data(sample_dir):
     from dataset_builder.tables import load_tables

@@ -134,19 +134,6 @@ def test_own_sentence_is_one_of_the_review_that_fits_the_half():
 # Policy, with scores given: no model is needed
 
 
-@pytest.fixture
-def fixed_scores(monkeypatch):
-    """A half is grounded when it says "strap"."""
-
-    def audited(reviews, halves, names, progress=False):
-        return [
-            HalfAudit(0.0, ("empty",), ()) if not half else HalfAudit(0.9 if "strap" in half else 0.1, (), ())
-            for half in halves
-        ]
-
-    monkeypatch.setattr(audit, "audit_halves", audited)
-
-
 def row(number: int, preference: str | None, attributes: str | None) -> dict:
     return {"review_row": number, "user_preference": preference, "item_attributes": attributes, "teacher": "t"}
 

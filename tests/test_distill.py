@@ -34,12 +34,7 @@ from tests.loopback import Loopback, Reply, chat, good, sentences
 
 ROOT = Path(__file__).resolve().parents[1]
 
-
-@pytest.fixture(autouse=True)
-def _no_proxy_no_token(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.delenv("HF_TOKEN", raising=False)
+pytestmark = pytest.mark.usefixtures("no_proxy_no_token")
 
 
 def rows_of(*texts):

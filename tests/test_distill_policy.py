@@ -5,8 +5,6 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from dataset_builder import audit
-from dataset_builder.audit import HalfAudit
 from dataset_builder.errors import DatasetError
 from distillation.prompts import load_prompt
 from distillation.run import distill
@@ -16,24 +14,10 @@ from tests.loopback import Loopback, Reply, chat
 from tests.test_distill import rows_of
 
 
+pytestmark = pytest.mark.usefixtures("fixed_scores", "no_proxy_no_token")
+
 GOOD = "The strap is wide and very comfortable. I love my new strap."
 BAD_HALF, GOOD_HALF = "The item is a battery.", "The item is a strap."
-
-
-@pytest.fixture(autouse=True)
-def _fixed_scores(monkeypatch):
-    """A half is grounded when it says "strap"; no proxy, no token."""
-
-    def audited(reviews, halves, names, progress=False):
-        return [
-            HalfAudit(0.0, ("empty",), ()) if not half else HalfAudit(0.9 if "strap" in half else 0.1, (), ())
-            for half in halves
-        ]
-
-    monkeypatch.setattr(audit, "audit_halves", audited)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.delenv("HF_TOKEN", raising=False)
 
 
 def answer(preference, attributes):
