@@ -142,6 +142,7 @@ class Pool:
         self._token = os.environ.get("HF_TOKEN") or None
         self._guided = guided if prompt.schema is not None else "off"
         self._schema = prompt.schema
+        self._prompt_name = prompt.name
         self._sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         self._timeout = timeout
         self._patience = patience
@@ -289,6 +290,13 @@ class Pool:
             except (httpx2.HTTPError, httpx2.StreamError) as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 endpoint.limiter.failed()
+                was_cut = isinstance(error, httpx2.ReadError | httpx2.RemoteProtocolError)
+                if guided and was_cut and await self._schema_killed():
+                    raise DatasetError(
+                        f"the server at {endpoint.root} stopped answering while given the JSON schema of prompt "
+                        f"{self._prompt_name!r} (it may not hold its grammar): start it again and use --guided off, "
+                        "with another --output"
+                    ) from None
             except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
                 # A body that is no chat completion: garbage, cut JSON, other fields.
                 reason = f"not a chat completion: {' '.join(str(error).split())[:100]}"
@@ -314,6 +322,21 @@ class Pool:
                 if self._last_answer > first_failure:
                     raise GaveUp(reason)
             await asyncio.sleep(min(30.0, 0.5 * 2 ** min(attempts - 1, 10)) * random.uniform(0.5, 1.0))
+
+    async def _schema_killed(self) -> bool:
+        """Whether no server accepts connections any more, before any has answered under the schema."""
+        if any(endpoint.guided_works for endpoint in self._endpoints):
+            return False
+        for endpoint in self._endpoints:
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS), self._new_http_client() as http:
+                    await http.get(f"{endpoint.root}/v1/models")
+                return False
+            except httpx2.ConnectError:
+                pass
+            except (httpx2.HTTPError, TimeoutError):
+                return False
+        return True
 
     async def _greet(self, endpoint: _Endpoint) -> None:
         """Note an answer if the server has one to the simplest question."""

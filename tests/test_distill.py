@@ -22,7 +22,7 @@ import pytest
 from benchmarks.distill_kill import kill_and_go_on
 from dataset_builder.errors import DatasetError
 from distillation import client, limiter
-from distillation.client import Pool, root_of, teacher_name
+from distillation.client import Pool, ServerLost, root_of, teacher_name
 from distillation.journal import Journal
 from distillation.limiter import Limiter
 from distillation.parse import MAX_ANSWER_CHARS, parse_answer
@@ -352,8 +352,8 @@ def test_journal_has_one_writer(tmp_path):
 # ---- client ----
 
 
-def ask_once(server, prompt="published", model="m", **settings):
-    """One question through a Pool."""
+def ask_once(server, prompt="published", model="m", times=1, **settings):
+    """One question through a Pool, the answer to the last time it is asked."""
     made = load_prompt(prompt)
     settings = {
         "temperature": 0.5,
@@ -368,7 +368,9 @@ def ask_once(server, prompt="published", model="m", **settings):
     async def go():
         async with Pool([server.url], made, note=notes.append, **settings) as pool:
             await pool.connect(model)
-            return await pool.ask(made.messages("Nice lamp"), 7)
+            for _ in range(times):
+                answer = await pool.ask(made.messages("Nice lamp"), 7)
+            return answer
 
     return asyncio.run(go()), notes
 
@@ -473,6 +475,21 @@ def test_client_asks_plainly_where_guiding_is_refused():
         answer, notes = ask_once(server, "grounded")
         assert answer.finish == "stop" and len(server.asked) == 2
     assert notes == [f"{server.url}: refuses guided decoding (HTTP 422 no grammars here); asking plainly"]
+
+
+def test_a_server_that_dies_of_the_schema_is_named_at_once():
+    def dies(question):
+        if question.number > lives:
+            threading.Thread(target=server.stop).start()
+        return Reply(chat("late"), delay=0.2)
+
+    of_the_schema = "the server at {} stopped answering while given the JSON schema of prompt 'grounded' .*--guided off"
+    # Where it has answered under the schema once, it may come back: it gets the whole patience.
+    for lives, error, message in [(0, DatasetError, of_the_schema), (1, ServerLost, "{}: no answer for")]:
+        with Loopback(dies, DIALECTS["llamacpp"]) as server:
+            with pytest.raises(DatasetError, match=message.format(server.url)) as raised:
+                ask_once(server, "grounded", times=lives + 1, patience=2.0)
+        assert raised.type is error
 
 
 def test_client_does_not_blame_guiding_for_a_review_or_a_fault(tmp_path):
