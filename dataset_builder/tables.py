@@ -227,7 +227,7 @@ def load_tables(path_or_repo_id: str | Path, revision: str | None = None) -> Tab
     ------
     DatasetError
         Neither a folder nor a repo that can be reached; no `build_info.json`; another format; a missing table or
-        column.
+        column; tables of another fingerprint than `build_info.json` has.
     """
     folder = Path(path_or_repo_id)
     if folder.is_dir():
@@ -260,13 +260,19 @@ def load_tables(path_or_repo_id: str | Path, revision: str | None = None) -> Tab
             empty = config == "rationales" and not info["counts"]["rationales"][split]
             table = SCHEMAS[config].empty_table() if empty else read(config, split)
             held.setdefault(config, {})[split] = _checked(table, config, f"{path_or_repo_id} {config}/{split}")
-    return Tables(
+    tables = Tables(
         rationales=held["rationales"],
         interactions=held["interactions"]["train"],
         candidates=held["candidates"],
         catalog=held["catalog"]["train"],
         info=info,
     )
+    if fingerprint(tables) != info.get("fingerprint"):
+        raise DatasetError(
+            f"{path_or_repo_id}: its tables were changed after they were built (their fingerprint is not that of "
+            f"{INFO_FILE}); build or download it again"
+        )
+    return tables
 
 
 def _download_info(repo_id: str, revision: str | None) -> str:

@@ -7,6 +7,7 @@ import yaml
 from huggingface_hub import DatasetCard, ModelCard
 from markdown_it import MarkdownIt
 
+from dataset_builder.errors import DatasetError
 from dataset_builder.tables import Tables, fingerprint, load_tables
 from publishing import cards, contents
 from publishing.cards import dataset_card, escape, model_card, one_line
@@ -288,7 +289,7 @@ def test_a_dataset_that_was_changed_is_not_published(sample_dir, tmp_path):
     changed = Tables(tables.rationales, tables.interactions, tables.candidates, tables.catalog, info)
     folder = write_dataset(changed, tmp_path / "changed")
     assert fingerprint(tables) == tables.info["fingerprint"]
-    with pytest.raises(PublishError, match="its tables were changed after they were built"):
+    with pytest.raises(DatasetError, match="its tables were changed after they were built"):
         contents.dataset_files(folder)
 
 

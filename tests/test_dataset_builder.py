@@ -588,6 +588,9 @@ def test_load_errors(tmp_path, monkeypatch):
     pq.write_table(pa.table({"kind": ["user"]}), folder / "catalog/train.parquet")
     with pytest.raises(DatasetError, match="no column 'id'"):
         load_tables(folder)
+    pq.write_table(build(seed=9).catalog, folder / "catalog/train.parquet")  # whole, but of another build
+    with pytest.raises(DatasetError, match="data: its tables were changed .* build or download it again"):
+        load_tables(folder)
     (folder / "catalog/train.parquet").unlink()
     with pytest.raises(DatasetError, match="missing from the dataset"):
         load_tables(folder)
