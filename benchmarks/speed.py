@@ -31,6 +31,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.utils.flop_counter import FlopCounterMode
 
+from arguments import run
 from benchmarks.beauty_rows import beauty_data
 from benchmarks.reference_plan import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, ReferencePlan
 from dataset_builder.tasks import Collator, Row, TaskMixture
@@ -234,6 +235,8 @@ def measure(model_name: str, arguments: argparse.Namespace) -> dict:
         connection.send(request)
         while not connection.poll(1):
             if not process.is_alive():
+                for other, _ in plans.values():
+                    other.terminate()  # or each would print that we are gone
                 raise OSError(f"the process of {name} ended (code {process.exitcode}): see its output above")
         return connection.recv()
 
@@ -314,4 +317,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
