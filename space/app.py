@@ -26,7 +26,7 @@ def told(answer):
             return answer(*inputs)
         except ValueError as error:
             # The page takes the message for HTML, and it may hold a title or what the visitor typed.
-            raise gr.Error(html.escape(str(error), quote=False)) from error
+            raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
 
     return wrapped
 
@@ -76,6 +76,7 @@ def interface(recommender: Recommender) -> gr.Blocks:
                     headers=HEADERS,
                     datatype=["number", "str", "str", "number"],
                     type="array",
+                    column_widths=["12%", "24%", "46%", "18%"],
                     interactive=False,
                     wrap=True,
                     label="Best first; the score is the log-likelihood of the item's id",
@@ -84,8 +85,10 @@ def interface(recommender: Recommender) -> gr.Blocks:
                 reason = gr.Textbox(label="Explanation, as this user might write it", interactive=False)
         # One id: visitors take turns at the model, whose tokenizer serves one thread at a time.
         turn = {"concurrency_id": "model", "concurrency_limit": 1}
-        user.change(pick, user, [history, table, item, reason], api_name="pick")
-        ask.click(recommend, [user, history, k], [table, item, reason], api_name="recommend", **turn)
+        user.change(pick, user, [history, table, item, reason], api_name="pick", show_progress="hidden")
+        ask.click(
+            recommend, [user, history, k], [table, item, reason], api_name="recommend", show_progress_on=table, **turn
+        )
         item.input(explain, [user, item], reason, api_name="explain", **turn)
     return page
 
