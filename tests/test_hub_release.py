@@ -93,7 +93,7 @@ def test_what_does_not_belong_together_is_refused_before_anything_is_sent(hub, r
     damaged = shutil.copytree(run_dir, tmp_path / "damaged", ignore=shutil.ignore_patterns("checkpoint*"))
     (damaged / "model.safetensors").write_bytes(b"half a file")
     cases = {
-        (): "nothing to publish: give --model, --dataset or --metrics",
+        (): "nothing to publish: give --model, --dataset, --metrics or --space",
         ("--model", run_dir, "--dataset", other): "give the dataset it was trained on|fingerprints differ",
         ("--model", damaged): "its weights are damaged",
         ("--model", tmp_path / "none"): "--model .*none: no such folder",
