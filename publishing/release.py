@@ -18,12 +18,14 @@ REVISION = re.compile(r"[A-Za-z0-9][\w./-]*")
 
 @dataclass
 class Part:
-    """One repo of a release; `configs` (config to splits) of a dataset, `base` of adapters."""
+    """One repo of a release; `configs` (config to splits) of a dataset, `base` of adapters; `reads`: what a Space reads
+    that must be on the Hub already."""
 
     target: Target
     files: Files
     configs: dict[str, list[str]] | None = None
     base: contents.Base | None = None
+    reads: tuple[Target, ...] = ()
 
 
 class Release:
@@ -31,15 +33,23 @@ class Release:
 
     def __init__(self, arguments):
         self.arguments = arguments
-        if not (arguments.model or arguments.dataset or arguments.metrics):
-            raise PublishError("nothing to publish: give --model, --dataset or --metrics")
+        if not (arguments.model or arguments.dataset or arguments.metrics or arguments.space):
+            raise PublishError("nothing to publish: give --model, --dataset, --metrics or --space")
+        if arguments.hub_space_id and not arguments.space:
+            raise PublishError("--hub_space_id names a Space: add --space to publish it")
+        for kind in ("model", "dataset") if arguments.space else ():
+            if not (getattr(arguments, kind) or getattr(arguments, f"hub_{kind}_id")):
+                raise PublishError(
+                    f"--space needs a {kind}: give --{kind} FOLDER to publish it too, or --hub_{kind}_id of one that "
+                    "is on the Hub"
+                )
         for flag in ("revision", "tag"):
             value = getattr(arguments, flag)
             if value is not None and (not REVISION.fullmatch(value) or ".." in value or value.endswith((".", "/"))):
                 raise PublishError(f"--{flag} {value!r}: no name for a branch or tag: use letters, digits, . _ - /")
 
     def run(self) -> None:
-        """Publish every part, the dataset first, or say what would be sent.
+        """Publish every part, the dataset first, then the model, or say what would be sent.
 
         Raises
         ------
@@ -55,6 +65,8 @@ class Release:
                 print(_listing(part))
             return
         hub = Hub()
+        for target in (target for part in parts for target in part.reads):
+            _check_read(target, hub.names(target))
         states = [hub.inspect(part.target, part.files) for part in parts]
         for part, state in zip(parts, states, strict=True):
             size, count = sum(map(state.size, state.add)), len(state.add)
@@ -83,6 +95,8 @@ class Release:
             parts.append(Part(self._target(dataset_id, "dataset"), files, _configs(files)))
         if arguments.model is not None:
             parts.append(self._model(Path(arguments.model), dataset_id, tables))
+        if arguments.space:
+            parts.append(self._space(parts))
         for name in arguments.metrics:
             files = contents.metric_files(name, arguments.namespace)
             parts.append(Part(self._target(f"{arguments.namespace}/{name}", "space"), files))
@@ -117,6 +131,31 @@ class Release:
         others = [Path(path) for path in arguments.eval_results]
         files["README.md"] = cards.model_card(repo_id, folder, dataset_id, others).encode()
         return Part(self._target(repo_id, "model"), files, base=base)
+
+    def _space(self, parts: list[Part]) -> Part:
+        """The Space over the model and dataset among `parts`, or over those on the Hub."""
+        arguments, read, elsewhere = self.arguments, [], []
+        for kind, repo_id in (("model", arguments.hub_model_id), ("dataset", arguments.hub_dataset_id)):
+            part = next((part for part in parts if part.target.kind == kind), None)
+            if part is None:
+                check_repo_id(repo_id)
+                elsewhere.append(Target(repo_id, kind))
+            else:
+                _check_read(part.target, set(part.files))
+            read.append(elsewhere[-1] if part is None else part.target)
+        model, dataset = read
+        repo_id = arguments.hub_space_id or f"{arguments.namespace}/{model.repo_id.split('/')[1]}"
+        check_repo_id(repo_id)
+        files = contents.space_files(*((one.repo_id, one.tag or one.revision) for one in (model, dataset)))
+        files["README.md"] = cards.space_card(repo_id, model.repo_id, dataset.repo_id).encode()
+        return Part(self._target(repo_id, "space"), files, reads=tuple(elsewhere))
+
+
+def _check_read(target: Target, files: set[str]) -> None:
+    missing = sorted(contents.SPACE_READS[target.kind] - files)
+    if missing:
+        what = "a whole checkpoint with its catalog, no adapters" if target.kind == "model" else "a built dataset"
+        raise PublishError(f"{target}: has no {missing[0]}, which the Space reads: give {what}")
 
 
 def _name(info: dict, form: str) -> str:

@@ -111,4 +111,6 @@ def _compare(target: Target, files: Files, commit: str, found: dict) -> str:
                 raise PublishError(f"{where} {name} loads with other rows than were pushed")
         rows = sum(table["rows"] for table in found["tables"].values())
         line += f", loaded by name, {rows:,} rows in {len(found['tables'])} tables equal"
+    elif "recommended" in found:
+        line += f", its model and dataset loaded, {len(found['recommended'])} items recommended"
     return line

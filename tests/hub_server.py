@@ -30,6 +30,8 @@ import yaml
 
 LFS_PATTERNS = ("*.safetensors", "*.parquet", "*.bin", "*.model", "*.npz", "*.npy", "*.arrow", "*.zip", "*.gz")
 LFS_SIZE = 10 * 2**20
+SDKS = ("gradio", "streamlit", "docker", "static")
+COLORS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
 GITATTRIBUTES = "".join(f"{name} filter=lfs diff=lfs merge=lfs -text\n" for name in LFS_PATTERNS).encode()
 HEAD_COST = 256  # what a request's or an answer's head counts for in `cut_after`
 
@@ -73,6 +75,7 @@ class Repo:
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     commits: dict[str, dict] = field(default_factory=dict)
+    sdk: str | None = None  # of a Space
 
     def history(self, commit: str | None) -> list[str]:
         """Commit ids from `commit` back to the first."""
@@ -405,8 +408,10 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refusal(403, f"You don't have the rights to create a {kind} under this namespace")
         if (kind, id) in self.hub.repos:
             raise _Refusal(409, f"You already created this {kind} repo")
+        if kind == "space" and asked.get("sdk") not in SDKS:
+            raise _Refusal(400, f"a Space needs an sdk, one of {', '.join(SDKS)}")
         private = asked.get("private") is True or asked.get("visibility") == "private"
-        repo = self.hub.repos[kind, id] = Repo(kind, id, private=private)
+        repo = self.hub.repos[kind, id] = Repo(kind, id, private=private, sdk=asked.get("sdk"))
         files = {".gitattributes": self.hub.add_blob(GITATTRIBUTES)}
         self.hub.commit(repo, "main", files, "initial commit")
         prefix = "" if kind == "model" else f"{kind}s/"
@@ -433,6 +438,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "lastModified": made["date"],
                 "createdAt": made["date"],
                 "siblings": [{"rfilename": path} for path in made["files"]],
+                **({"sdk": repo.sdk} if kind == "space" else {}),
             },
             {},
         )
@@ -675,11 +681,17 @@ def _folder_row(path: str) -> dict:
 
 def _metadata_problem(data: dict) -> str | None:
     """What the Hub refuses in a card's metadata, for the keys that our cards use."""
-    for key in ("license", "pretty_name", "library_name"):
+    for key in ("license", "pretty_name", "library_name", "title", "sdk_version", "python_version", "app_file"):
         if key in data and not isinstance(data[key], str):
             return f'"{key}" must be a string'
-    if not all(isinstance(tag, str) for tag in data.get("tags") or []):
-        return '"tags" must be strings'
+    for key in ("tags", "models", "datasets"):
+        if not all(isinstance(value, str) for value in data.get(key) or []):
+            return f'"{key}" must be strings'
+    for key, known in (("sdk", SDKS), ("colorFrom", COLORS), ("colorTo", COLORS)):
+        if key in data and data[key] not in known:
+            return f'"{key}" must be one of [{", ".join(known)}]'
+    if len(data.get("short_description", "")) > 60:
+        return '"short_description" length must be less than or equal to 60 characters long'
     for entry in data.get("configs") or []:
         if not isinstance(entry, dict) or not isinstance(entry.get("config_name"), str):
             return '"configs" entries need a config_name'

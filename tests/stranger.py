@@ -25,13 +25,7 @@ def main(model_id: str, dataset_id: str, metric_id: str, revision: str) -> dict:
     recommender = pipeline("rdrec-recommendation", model=model_id, trust_remote_code=True, revision=revision)
     queries = [{"user": 1, "history": [1, 2]}, {"user": 2, "candidates": [3, 4, 5]}, {"user": 3, "history": [9]}]
     made["pipeline"] = recommender(queries, batch_size=2, top_k=3, explain=True)
-    made["rows"] = {}
-    for config in ("rationales", "interactions", "candidates", "catalog"):
-        for split, rows in datasets.load_dataset(dataset_id, config).items():
-            streamed = datasets.load_dataset(dataset_id, config, split=split, streaming=True, revision="v1.0")
-            assert next(iter(streamed)) == rows[0], (config, split)
-            made["rows"][f"{config}/{split}"] = rows.num_rows
-    assert datasets.load_dataset(dataset_id).num_rows["train"] == made["rows"]["rationales/train"]
+    made["rows"] = datasets.load_dataset(dataset_id).num_rows
     metric = evaluate.load(metric_id, revision="v1.0")
     made["metric"] = metric.compute(predictions=[[3, 1, 2]], references=[1], k=[5])
     return made
