@@ -253,7 +253,7 @@ def measure(model_name: str, arguments: argparse.Namespace) -> dict:
             name: {"seconds": seconds[name], "gflop": flops[name] / 1e9 if name != "ours-compiled" else None}
             for name in names
         }
-        if task == "training" and "ours" in names:
+        if "ours" in names:
             results[task]["ours"]["profile"] = ask("ours", "profile", task, 1)
     for process, connection in plans.values():
         connection.send(None)
@@ -280,9 +280,9 @@ def report(model_name: str, results: dict, rates: dict[str, float], useful: floa
             for name, rate in rates.items():
                 print(f"  floor of a step in {name}: {useful / 1e9:.4g} GFLOP / {rate:.4g} GFLOP/s = ", end="")
                 print(f"{useful / 1e9 / rate:.3g} s")
-            if "profile" in plans.get("ours", {}):
-                shares = plans["ours"]["profile"].items()
-                print("  where ours spends it: " + ", ".join(f"{kind} {share:.0f}%" for kind, share in shares))
+        if "profile" in plans.get("ours", {}):
+            shares = plans["ours"]["profile"].items()
+            print("  where ours spends it: " + ", ".join(f"{kind} {share:.0f}%" for kind, share in shares))
 
 
 def main() -> None:
