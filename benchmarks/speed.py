@@ -10,7 +10,8 @@ calls; medians are printed with the least and the greatest. Rows are Beauty's (`
 (`--device cuda`) both plans are autocast to bfloat16.
 
 Weights are random, so the reference's beams never write `</s>` and run to 50 tokens; those of a trained model end
-sooner. Ours do not depend on it. On two CPU cores T5-small's reference takes minutes a call.
+sooner. Ours do not depend on it. On two CPU cores T5-small's reference takes minutes a call, and for a training step
+16 GB: give it two plans at a time where memory is short.
 
 The floor of a training step is the floating-point operations of its useful tokens (no padding; attention over a row's
 own length; three times the forward pass) over the machine's matrix rate, the best of torch's two libraries.
@@ -60,7 +61,8 @@ KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "_linear_pointwise", "linear"),
     "optimizer": ("_fused_adamw_", "_foreach"),
     "dropout masks": ("random_", "ge", "bernoulli_"),
-    "softmax and exponentials": ("softmax", "exp"),
+    "softmax and exponentials": ("softmax", "log_softmax", "logsumexp", "exp"),
+    "attention": ("_scaled_dot_product",),
     "copies and clearing": ("copy_", "fill_", "zero_", "cat", "clone", "contiguous"),
     "sums and products of elements": ("mul", "add", "sub", "div", "pow", "sum", "addc", "clamp", "abs", "rsqrt"),
 }
@@ -233,12 +235,18 @@ def measure(model_name: str, arguments: argparse.Namespace) -> dict:
     def ask(name: str, *request):
         process, connection = plans[name]
         connection.send(request)
-        while not connection.poll(1):
-            if not process.is_alive():
-                for other, _ in plans.values():
-                    other.terminate()  # or each would print that we are gone
-                raise OSError(f"the process of {name} ended (code {process.exitcode}): see its output above")
-        return connection.recv()
+        try:
+            while process.is_alive():
+                if connection.poll(1):
+                    return connection.recv()
+        except EOFError:
+            process.join()
+        for other, _ in plans.values():
+            other.terminate()  # or each would print that we are gone
+        raise OSError(
+            f"the process of {name} ended (code {process.exitcode}): see its output above; -9 is often too little "
+            "memory: give fewer --plans at once"
+        )
 
     results: dict[str, dict] = {}
     for task in arguments.tasks:
