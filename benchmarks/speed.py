@@ -10,8 +10,8 @@ calls; medians are printed with the least and the greatest. Rows are Beauty's (`
 (`--device cuda`) both plans are autocast to bfloat16.
 
 Weights are random, so the reference's beams never write `</s>` and run to 50 tokens; those of a trained model end
-sooner. Ours do not depend on it. On two CPU cores T5-small's reference takes minutes a call, and for a training step
-16 GB: give it two plans at a time where memory is short.
+sooner. Ours do not depend on it. On two CPU cores T5-small's reference takes minutes a call, and more than 20 GB for a
+training step: with `--apart` a process ends after each timed call, so that no other plan's memory stands beside it.
 
 The floor of a training step is the floating-point operations of its useful tokens (no padding; attention over a row's
 own length; three times the forward pass) over the machine's matrix rate, the best of torch's two libraries.
@@ -222,50 +222,70 @@ def spread(values: list[float], digits: int = 3) -> str:
     return f"{statistics.median(values):.{digits}g} ({min(values):.{digits}g} to {max(values):.{digits}g})"
 
 
-def measure(model_name: str, arguments: argparse.Namespace) -> dict:
-    """Run every plan and task of one model; seconds a step or an answer, GFLOP, and profiles."""
-    context = multiprocessing.get_context("spawn")
-    plans = {}
-    for name in arguments.plans:
-        ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, name, model_name, arguments), daemon=True)
-        process.start()
-        plans[name] = (process, ours)
+class Plan:
+    """A plan in a process of its own."""
 
-    def ask(name: str, *request):
-        process, connection = plans[name]
-        connection.send(request)
+    def __init__(self, name: str, model_name: str, arguments: argparse.Namespace):
+        context = multiprocessing.get_context("spawn")
+        self.name = name
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, name, model_name, arguments), daemon=True)
+        self.process.start()
+
+    def ask(self, *request):
+        self.connection.send(request)
         try:
-            while process.is_alive():
-                if connection.poll(1):
-                    return connection.recv()
+            while self.process.is_alive():
+                if self.connection.poll(1):
+                    return self.connection.recv()
         except EOFError:
-            process.join()
-        for other, _ in plans.values():
-            other.terminate()  # or each would print that we are gone
+            self.process.join()
         raise OSError(
-            f"the process of {name} ended (code {process.exitcode}): see its output above; -9 is often too little "
-            "memory: give fewer --plans at once"
+            f"the process of {self.name} ended (code {self.process.exitcode}): see its output above; -9 is often too "
+            "little memory: try --apart"
         )
 
+    def stop(self) -> None:
+        self.connection.send(None)
+        self.process.join()
+
+
+def measure(model_name: str, arguments: argparse.Namespace) -> dict:
+    """Run every plan and task of one model; seconds a step or an answer, GFLOP, and profiles."""
+    plans: dict[str, Plan] = {}
+    flops: dict[tuple[str, str], float] = {}
+
+    def ask(kind: str, name: str, task: str, number: int):
+        if name not in plans:
+            plans[name] = Plan(name, model_name, arguments)
+        # The first call of a process is not timed, since memory and caches are new to it; so it counts operations.
+        if arguments.apart or (name, task) not in flops:
+            flops[name, task] = plans[name].ask("flops" if name != "ours-compiled" else "time", task, 0)
+        answer = plans[name].ask(kind, task, number)
+        if arguments.apart:
+            plans.pop(name).stop()
+        return answer
+
     results: dict[str, dict] = {}
-    for task in arguments.tasks:
-        names = [name for name in plans if task == "training" or name != "ours-compiled"]
-        # The first call also counts; it is not timed, since memory and caches are new to it.
-        flops = {name: ask(name, "flops" if name != "ours-compiled" else "time", task, 0) for name in names}
-        seconds: dict[str, list[float]] = {name: [] for name in names}
-        for number in range(1, arguments.repeats + 1):
-            for name in names:
-                seconds[name].append(ask(name, "time", task, number))
-        results[task] = {
-            name: {"seconds": seconds[name], "gflop": flops[name] / 1e9 if name != "ours-compiled" else None}
-            for name in names
-        }
-        if "ours" in names:
-            results[task]["ours"]["profile"] = ask("ours", "profile", task, 1)
-    for process, connection in plans.values():
-        connection.send(None)
-        process.join()
+    try:
+        for task in arguments.tasks:
+            names = [name for name in arguments.plans if task == "training" or name != "ours-compiled"]
+            seconds: dict[str, list[float]] = {name: [] for name in names}
+            for number in range(1, arguments.repeats + 1):
+                for name in names:
+                    seconds[name].append(ask("time", name, task, number))
+            results[task] = {
+                name: {"seconds": seconds[name], "gflop": flops[name, task] / 1e9 if name != "ours-compiled" else None}
+                for name in names
+            }
+            if "ours" in names:
+                results[task]["ours"]["profile"] = ask("profile", "ours", task, 1)
+        for plan in plans.values():
+            plan.stop()
+    except OSError:
+        for plan in plans.values():
+            plan.process.terminate()  # or each would print that we are gone
+        raise
     return results
 
 
@@ -301,6 +321,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--plans", nargs="+", choices=PLANS, default=["reference", "ours", "ours-bf16"])
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of each plan")
+    parser.add_argument("--apart", action="store_true", help="never two plans' processes at once, to save memory")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of the plan that runs")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, help="write all figures here, as JSON")
