@@ -820,7 +820,8 @@ def test_script_stops_in_one_line(tmp_path):
     reviews.write_text("".join(json.dumps(row) + "\n" for row in rows_of(*texts(300))()))
     begun = time.monotonic()
     made = run_script("--reviews", reviews, "--endpoint", gone.url, "--output", tmp_path / "o")
-    assert time.monotonic() - begun < 10 and made.returncode == 2 and made.stderr.count("\n") == 1
+    # 2.3 s on an idle machine, nearly all of it imports: they take several times as long on a busy one.
+    assert time.monotonic() - begun < 30 and made.returncode == 2 and made.stderr.count("\n") == 1
     assert made.stderr.startswith(f"error: {gone.url}: cannot be reached")
 
     def dies(question):
