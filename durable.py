@@ -1,5 +1,8 @@
 """Files and folders written whole or not at all: a failure or a power cut leaves the old or the new, never a half.
 
+A folder takes two renames; what is killed between them leaves the old one as `.NAME.replaced`, which the next write
+there, or `recover`, gives its name back first.
+
     with whole_file(path) as work:
         pq.write_table(table, work)
     write_json(path, content)
@@ -55,6 +58,7 @@ def replace_folder(target: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary folder, then put it in the place of `target`."""
     # One name for all processes: what a killed run left, which may be a large checkpoint, is cleared by the next.
     work = target.with_name(f".{target.name}.writing")
+    recover(target)
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir(parents=True)

@@ -39,7 +39,12 @@ class Arguments:
     )
     audit: str | None = field(default=None, metadata={"help": "audit.jsonl of the dataset's rationales, for its card."})
     private: bool = field(default=False, metadata={"help": "Make new repos private."})
-    revision: str = field(default="main", metadata={"help": "Branch to publish on; made from main if it is new."})
+    revision: str = field(
+        default="main",
+        metadata={
+            "help": "Branch to publish on; made from main if it is new. A Space is on main and shows this branch."
+        },
+    )
     tag: str | None = field(default=None, metadata={"help": "Tag for what is published, such as v1.0."})
     dry_run: bool = field(default=False, metadata={"help": "List files and sizes; ask and send nothing."})
 

@@ -231,14 +231,15 @@ class Plan:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs, name, model_name, arguments), daemon=True)
         self.process.start()
+        theirs.close()
 
     def ask(self, *request):
-        self.connection.send(request)
         try:
+            self.connection.send(request)
             while self.process.is_alive():
                 if self.connection.poll(1):
                     return self.connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             self.process.join()
         raise OSError(
             f"the process of {self.name} ended (code {self.process.exitcode}): see its output above; -9 is often too "

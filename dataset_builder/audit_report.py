@@ -85,8 +85,8 @@ def ungrounded_rate_of_rows(table: Table) -> Rate:
     given = np.array(["empty" not in flags for flags in table.flags], dtype=float).reshape(-1, 2)
     bad = given * (table.scores.reshape(-1, 2) < THRESHOLD)
     total, count = given.sum(), bad.sum()
-    if total == 0:
-        return rate(0, 0)
+    if count in (0, total):  # no spread to estimate an interval from
+        return rate(int(count), int(total))
     share = count / total
     # The ratio estimator's variance over rows.
     error = math.sqrt((((bad - share * given).sum(axis=1)) ** 2).sum()) / total

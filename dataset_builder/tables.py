@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from durable import put_in_place
+from durable import put_in_place, recover
 
 from .errors import DatasetError
 
@@ -151,6 +151,7 @@ def write_dataset(tables: Tables, output_dir: str | Path, *, overwrite: bool = F
         The folder written.
     """
     target = Path(output_dir)
+    recover(target)
     if target.exists():
         if not target.is_dir():
             raise DatasetError(f"{target}: is a file; name a folder")

@@ -139,7 +139,7 @@ class Release:
             part = next((part for part in parts if part.target.kind == kind), None)
             if part is None:
                 check_repo_id(repo_id)
-                elsewhere.append(Target(repo_id, kind))
+                elsewhere.append(Target(repo_id, kind, revision=arguments.tag or arguments.revision))
             else:
                 _check_read(part.target, set(part.files))
             read.append(elsewhere[-1] if part is None else part.target)
@@ -148,7 +148,9 @@ class Release:
         check_repo_id(repo_id)
         files = contents.space_files(*((one.repo_id, one.tag or one.revision) for one in (model, dataset)))
         files["README.md"] = cards.space_card(repo_id, model.repo_id, dataset.repo_id).encode()
-        return Part(self._target(repo_id, "space"), files, reads=tuple(elsewhere))
+        # The Hub runs what is on a Space's `main`; --revision names what it shows.
+        target = Target(repo_id, "space", arguments.private, tag=arguments.tag)
+        return Part(target, files, reads=tuple(elsewhere))
 
 
 def _check_read(target: Target, files: set[str]) -> None:

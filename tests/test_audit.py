@@ -332,6 +332,8 @@ def test_rates_leave_empty_halves_out(table):
     both = ungrounded_rate_of_rows(table)
     assert (both.count, both.total) == (2, 5)
     assert both.low < 0.4 < both.high
+    none = ungrounded_rate_of_rows(Table(table.lengths[4:], table.scores[4:], table.flags[4:]))
+    assert (none.count, none.total) == (0, 2) and none.low == 0 and none.high > 0.5
     assert [found[0] for found in by_length(table)] == ["0 to 9", "10 to 19", "160+"]
 
 

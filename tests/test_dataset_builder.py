@@ -574,6 +574,10 @@ def test_a_write_that_fails_leaves_the_old_folder_and_nothing_else(tmp_path, mon
     with pytest.raises(OSError, match="disk full"):
         write_dataset(tables, folder, overwrite=True)
     assert folder_bytes(folder) == before and [p.name for p in tmp_path.iterdir()] == ["data"]
+    folder.rename(tmp_path / ".data.replaced")  # what a kill between the two renames leaves
+    with pytest.raises(DatasetError, match="already holds a built dataset"):
+        write_dataset(tables, folder)
+    assert folder_bytes(folder) == before
 
 
 def test_load_errors(tmp_path, monkeypatch):

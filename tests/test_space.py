@@ -99,9 +99,12 @@ def test_a_visitor_of_the_published_space_gets_the_models_answers(
     assert capsys.readouterr().out.count("nothing changed, still commit") == 3
     assert len(hub.titles(SPACE, "space")) == 2
     ids = ("--hub_model_id", "rdrec/rdrec-sample", "--hub_dataset_id", "rdrec/sample-rationales")
-    asked("--space", *ids, "--hub_space_id", "lab/show", "--private", "--revision", "next").run()
-    settings = json.loads(hub.files("lab/show", "space", "next")["space.json"])
-    assert {one["revision"] for one in settings.values()} == {"main"} and hub.repo("lab/show", "space").private
+    asked("--space", *ids, "--hub_space_id", "lab/show", "--private", "--revision", "v1").run()
+    settings = json.loads(hub.files("lab/show", "space")["space.json"])  # on main, which the Hub runs
+    assert {one["revision"] for one in settings.values()} == {"v1"} and hub.repo("lab/show", "space").private
+    assert list(hub.repo("lab/show", "space").branches) == ["main"]
+    with pytest.raises(PublishError, match="model rdrec/rdrec-sample: no such repo on the Hub .revision v2"):
+        asked("--space", *ids, "--revision", "v2").run()
 
 
 def test_a_space_of_what_is_not_on_the_hub_is_refused(hub):

@@ -185,6 +185,8 @@ def test_a_folder_with_a_run_is_never_lost(recipe, tmp_path):
     ("changes", "message"),
     [
         ({"resume_from_checkpoint": "last"}, "no checkpoint to resume from"),
+        ({"resume_from_checkpoint": "lats"}, "lats: no such checkpoint; `last` is the newest"),
+        ({"model_config": None, "model_name_or_path": "nowhere/at-all"}, "^nowhere/at-all: neither a folder here nor"),
         ({"model_config": '{"d_modle": 8}'}, "unknown key 'd_modle'"),
         ({"model_config": "d_model"}, "give a mapping"),
         ({"model_config": '{"num_tasks": 0}'}, "num_tasks=0 is too small"),

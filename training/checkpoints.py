@@ -46,10 +46,12 @@ def prepare_output_dir(output_dir: Path, resume: str | None, overwrite: bool) ->
     """
     if resume is not None:
         checkpoint = output_dir / LAST if resume == "last" else Path(resume)
+        recover(checkpoint)
+        if resume != "last" and not checkpoint.exists():
+            raise ValueError(f"{checkpoint}: no such checkpoint; `last` is the newest of the run in {output_dir}")
         if checkpoint.resolve().parent != output_dir.resolve():
             # The best model so far and the record lie beside the checkpoint, so a run stays in its folder.
             raise ValueError(f"{checkpoint}: not of the run in {output_dir}; give --output_dir {checkpoint.parent}")
-        recover(checkpoint)
         if not (checkpoint / STATE_FILE).is_file():
             raise ValueError(f"{checkpoint}: no checkpoint to resume from; leave out --resume_from_checkpoint to start")
         return checkpoint

@@ -110,13 +110,19 @@ def load_pretrained(
     ValueError
         For a checkpoint that is neither T5 nor RDRec, is damaged, or is of another size.
     """
-    adapter = find_adapter_config_file(name, revision=revision)
+    try:
+        adapter = find_adapter_config_file(name, revision=revision)
+        stored = None if adapter else RDRecConfig.get_config_dict(name, revision=revision)[0]
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{name}: neither a folder here nor a checkpoint that can be had from the Hub: {reason}"
+        ) from error
     if adapter is not None:
         over = json.loads(Path(adapter).read_text(encoding="utf-8"))
         base, _ = load_pretrained(over["base_model_name_or_path"], over.get("revision"), max_whole_words)
         model = PeftModel.from_pretrained(base, name, revision=revision).merge_and_unload()
         return model, RDRecTokenizer.from_pretrained(name, revision=revision)
-    stored, _ = RDRecConfig.get_config_dict(name, revision=revision)
     kind = stored.get("model_type")
     if kind not in ("t5", "rdrec"):
         raise ValueError(f"{name}: a checkpoint of kind {kind!r}: give a T5 or RDRec checkpoint")
