@@ -1,29 +1,19 @@
 """Whole releases through `push_to_hub.py`, and what a stranger gets from them."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-import push_to_hub
-from arguments import parse_arguments
 from modeling_rdrec import RDRecForConditionalGeneration, RDRecTokenizer
 from publishing.hub import PublishError, Target
-from publishing.release import Release
 from publishing.verify import verify
 from training.loop import train
 from training.recipe import Recipe
 
 from .conftest import TINY_MODEL
+from .releasing import ask_stranger, asked
 from .stranger import answers
-
-
-STRANGER = Path(__file__).with_name("stranger.py")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +36,7 @@ def run_dir(tmp_path_factory, sample_dir):
 
 
 def release(*flags) -> None:
-    Release(parse_arguments(push_to_hub.Arguments, "", ["--namespace", "rdrec", *map(str, flags)])).run()
+    asked(*flags).run()
 
 
 def test_a_stranger_gets_the_same_answers_bit_for_bit(hub, run_dir, sample_dir, tmp_path, capsys, monkeypatch):
@@ -56,14 +46,8 @@ def test_a_stranger_gets_the_same_answers_bit_for_bit(hub, run_dir, sample_dir, 
     printed = capsys.readouterr().out
     assert printed.count("verified:") == 3 and "answers equal bit for bit" in printed
     commit = hub.repo("rdrec/rdrec-sample").branches["main"]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    environment |= {"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     names = ["rdrec/rdrec-sample", "rdrec/sample-rationales", "rdrec/ranking", commit]
-    done = subprocess.run(
-        [sys.executable, "-I", str(STRANGER), *names], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = ask_stranger("stranger.py", *names, folder=tmp_path, OMP_NUM_THREADS=str(torch.get_num_threads()))
     assert {key: found[key] for key in before} == before == found["pinned"] and found["model_type"] == "rdrec"
     assert [[row["item"] for row in rows] for rows in found["pipeline"]][1] == before["rank"][0][0]
     assert all(set(row) == {"item", "score", "explanation"} for rows in found["pipeline"] for row in rows)

@@ -1,26 +1,20 @@
 """The Space: how it is published beside its model, what it answers, and its page as a visitor meets it."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, SpaceCard, snapshot_download
 from huggingface_hub.utils import get_session
 
-import push_to_hub
-from arguments import parse_arguments
 from publishing import cards, release
 from publishing.hub import PublishError, sha256_of
-from publishing.release import Release
 
 from .conftest import ROOT
+from .releasing import ask_stranger, asked
 
 
-VISITOR = Path(__file__).with_name("visitor.py")
 SPACE = "rdrec/rdrec-sample"
 
 
@@ -37,10 +31,6 @@ def measured(checkpoint: Path, folder: Path, sample_dir: Path, **changes) -> Pat
 @pytest.fixture
 def checkpoint(tiny_checkpoint, tmp_path, sample_dir):
     return measured(tiny_checkpoint, tmp_path / "tiny", sample_dir)
-
-
-def asked(*flags) -> Release:
-    return Release(parse_arguments(push_to_hub.Arguments, "", ["--namespace", "rdrec", *map(str, flags)]))
 
 
 def test_a_visitor_of_the_published_space_gets_the_models_answers(
@@ -73,13 +63,7 @@ def test_a_visitor_of_the_published_space_gets_the_models_answers(
     assert HfApi().space_info(SPACE).sdk == "gradio" and hub.repo(SPACE, "space").tags.keys() == {"v1"}
 
     folder = snapshot_download(SPACE, repo_type="space", local_dir=tmp_path / "visited")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    environment |= {"HF_HOME": str(tmp_path / "home"), "GRADIO_ANALYTICS_ENABLED": "False"}
-    done = subprocess.run(
-        [sys.executable, "-I", str(VISITOR), folder], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = ask_stranger("visitor.py", folder, folder=tmp_path, GRADIO_ANALYTICS_ENABLED="False")
     bought = sample_data.sequences[1].tolist()
     best = model.recommend(tokenizer, user=2, history=bought, k=4)
     raw = [tokenizer.to_raw("item", item) for item in best.items]
