@@ -12,8 +12,8 @@ eval.py measures it.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from arguments import parse_arguments, run
-from conversion.convert import convert
+from rdrec.arguments import parse_arguments, run
+from rdrec.conversion.convert import convert
 
 
 @dataclass

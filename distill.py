@@ -11,9 +11,9 @@ before it counts: stopped at any moment, the same command goes on and asks nothi
 import shlex
 import sys
 
-from arguments import parse_arguments, run
-from distillation.run import OUTPUT_FILE, Stopped, distill
-from distillation.settings import Settings
+from rdrec.arguments import parse_arguments, run
+from rdrec.distillation.run import OUTPUT_FILE, Stopped, distill
+from rdrec.distillation.settings import Settings
 
 
 def main() -> int:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from arguments import parse_arguments, run  # noqa: E402
-from evaluation.runner import Evaluation  # noqa: E402
+from rdrec.arguments import parse_arguments, run  # noqa: E402
+from rdrec.evaluation.runner import Evaluation  # noqa: E402
 
 
 TASKS = ("sequential", "topn", "explanation")

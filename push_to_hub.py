@@ -13,8 +13,8 @@ HF_TOKEN.
 
 from dataclasses import dataclass, field
 
-from arguments import parse_arguments, run
-from publishing.release import Release
+from rdrec.arguments import parse_arguments, run
+from rdrec.publishing.release import Release
 
 
 @dataclass

@@ -19,12 +19,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from accelerate import PartialState  # noqa: E402
 
-from arguments import parse_arguments, run  # noqa: E402
-from publishing.hub import Hub  # noqa: E402
-from publishing.release import Release  # noqa: E402
 from push_to_hub import Arguments as Publishing  # noqa: E402
-from training.loop import train  # noqa: E402
-from training.recipe import Recipe  # noqa: E402
+from rdrec.arguments import parse_arguments, run  # noqa: E402
+from rdrec.publishing.hub import Hub  # noqa: E402
+from rdrec.publishing.release import Release  # noqa: E402
+from rdrec.training.loop import train  # noqa: E402
+from rdrec.training.recipe import Recipe  # noqa: E402
 
 
 def main() -> int:

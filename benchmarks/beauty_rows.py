@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_builder.reference import build_tables_from_reference
-from dataset_builder.tasks import TaskData, Texts
+from dataset_builder.paper_files import build_tables_from_reference
+from rdrec.tasks.data import TaskData, Texts
 
 
 MADE_UP_TEXTS = 4000

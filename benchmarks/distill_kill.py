@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from distillation.asking import key_of
-from distillation.run import JOURNAL_FILE, OUTPUT_FILE
+from rdrec.distillation.asking import key_of
+from rdrec.distillation.run import JOURNAL_FILE, OUTPUT_FILE
 from tests.loopback import Loopback, Reply, chat, sentences
 
 

@@ -18,9 +18,9 @@ import threading
 import time
 from pathlib import Path
 
-from distillation.client import Answer
-from distillation.run import distill
-from distillation.settings import Settings
+from rdrec.distillation.client import Answer
+from rdrec.distillation.run import distill
+from rdrec.distillation.settings import Settings
 from tests.loopback import sentences
 
 

@@ -13,10 +13,11 @@ import time
 import numpy as np
 import torch
 
-from dataset_builder.tasks import TaskData
-from evaluation import model_ranking
-from evaluation.baselines import hit_and_ndcg
-from training.setup import check_same_catalog, load_pretrained, load_tables_of
+from rdrec.checkpoints.loading import check_same_catalog, load_pretrained
+from rdrec.evaluation import model_ranking
+from rdrec.evaluation.baselines import hit_and_ndcg
+from rdrec.sample.build import load_tables_of
+from rdrec.tasks.data import TaskData
 
 
 BEAMS = (5, 10, 20, 50)

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-from dataset_builder.tasks import Collator, Row
 from modeling_rdrec import TASKS, RDRecForConditionalGeneration, RDRecTokenizer
+from rdrec.tasks.collator import Collator
+from rdrec.tasks.mixture import Row
 
 
 LEARNING_RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 5e-4, 0.01, 1.0

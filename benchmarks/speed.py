@@ -32,15 +32,16 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.utils.flop_counter import FlopCounterMode
 
-from arguments import run
 from benchmarks.beauty_rows import beauty_data
 from benchmarks.reference_plan import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, ReferencePlan
-from dataset_builder.tasks import Collator, Row, TaskMixture
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration, RDRecTokenizer
 from modeling_rdrec.fast_linear import linear
 from modeling_rdrec.generation_rdrec import bare_prompt
-from training.cpu import speed_up
-from training.loop import Window, optimizer_step
+from rdrec.arguments import run
+from rdrec.tasks.collator import Collator
+from rdrec.tasks.mixture import Row, TaskMixture
+from rdrec.training.cpu import speed_up
+from rdrec.training.loop import Window, optimizer_step
 
 
 MODELS = {

@@ -34,7 +34,7 @@ REPEATS = 50
 def measure(tokenizer_name: str | None, size: int) -> dict[str, float]:
     """Build, save, map and query a trie of `size` items; seconds, bytes and counts by name."""
     if tokenizer_name is None:
-        from dataset_builder.vocabulary import train_tokenizer
+        from rdrec.tasks.vocabulary import train_tokenizer
 
         tokenizer = train_tokenizer(["user item"], vocab_size=2000)
     else:

@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from dataset_builder.audit import HALVES, grounding_scores
-from dataset_builder.audit_report import wilson
-from dataset_builder.grounding_fit import LABELS_FILE
 from dataset_builder.reviews import read_reviews
-from distillation.run import OUTPUT_FILE
+from rdrec.distillation.run import OUTPUT_FILE
+from rdrec.grounding.audit import HALVES, grounding_scores
+from rdrec.grounding.fit import LABELS_FILE
+from rdrec.grounding.report import wilson
 
 
 REVIEW_STREAM, DRAW_STREAM, BOOTSTRAP_STREAM = 5, 11, 12

@@ -2,7 +2,7 @@
 
     python -m dataset_builder build --reviews reviews.json.gz --domain beauty --output data/beauty
 
-    from dataset_builder import build_tables, load_tables, write_dataset
+    from . import build_tables, load_tables, write_dataset
 
 Names are fetched on first use, so `import dataset_builder` costs nothing.
 """
@@ -12,13 +12,13 @@ from typing import Any
 
 
 _HOME = {
-    "DatasetError": "errors",
-    "RDRecRationales": "builder",
-    "Tables": "tables",
-    "build_tables": "pipeline",
-    "build_tables_from_reference": "reference",
-    "load_tables": "tables",
-    "write_dataset": "tables",
+    "DatasetError": "rdrec.errors",
+    "RDRecRationales": "dataset_builder.datasets_builder",
+    "Tables": "dataset_builder.tables",
+    "build_tables": "dataset_builder.build",
+    "build_tables_from_reference": "dataset_builder.paper_files",
+    "load_tables": "dataset_builder.tables",
+    "write_dataset": "dataset_builder.tables",
 }
 
 __all__ = sorted(_HOME)
@@ -26,5 +26,5 @@ __all__ = sorted(_HOME)
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+        return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,11 +12,12 @@ Prints a summary with every skip and its count. Errors are one line on stderr, e
 import argparse
 import sys
 
+from rdrec.grounding.report import add_command as add_audit_command
+from rdrec.sample.build import add_command as add_sample_command
+
 from .assemble import PROTOCOLS
-from .audit_report import add_command as add_audit_command
-from .pipeline import build_tables
-from .reference import build_tables_from_reference
-from .sample import add_command as add_sample_command
+from .build import build_tables
+from .paper_files import build_tables_from_reference
 from .tables import Tables, load_tables, write_dataset
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from .errors import DatasetError
+from rdrec.errors import DatasetError
 
 
 GZIP_MAGIC = b"\x1f\x8b"

@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 
-from .errors import DatasetError
+from rdrec.errors import DatasetError
 
 
 LEAVE_ONE_OUT = 3  # a user needs one item to train on, one to validate and one to test

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .errors import DatasetError
+from rdrec.errors import DatasetError
+
 from .files import existing_file, numbered_lines
 
 

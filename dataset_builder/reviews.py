@@ -25,7 +25,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from .errors import DatasetError
+from rdrec.errors import DatasetError
+
 from .files import open_text
 
 

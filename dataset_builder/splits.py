@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .errors import DatasetError
+from rdrec.errors import DatasetError
 
 
 TEXT_SPLIT_STREAM = 21

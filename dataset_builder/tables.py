@@ -22,9 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from durable import put_in_place, recover
-
-from .errors import DatasetError
+from rdrec.durable import put_in_place, recover
+from rdrec.errors import DatasetError
 
 
 FORMAT = 2

@@ -32,7 +32,7 @@ def shared_dir() -> Path:
 @pytest.fixture(scope="session")
 def sample_dir(tmp_path_factory) -> Path:
     """The embedded sample as a dataset folder."""
-    from dataset_builder.sample import build_sample
+    from rdrec.sample.build import build_sample
 
     return build_sample(tmp_path_factory.mktemp("sample") / "sample")
 
@@ -78,7 +78,7 @@ def no_proxy_no_token(monkeypatch):
 @pytest.fixture
 def fixed_scores(monkeypatch):
     """A half is grounded when it says "strap"; no model is needed."""
-    from dataset_builder import audit
+    from rdrec.grounding import audit
 
     def score(half):
         score, flags = (0.9 if "strap" in half else 0.1, ()) if half else (0.0, ("empty",))
@@ -90,7 +90,7 @@ def fixed_scores(monkeypatch):
 @pytest.fixture(scope="session")
 def sample_data(sample_dir):
     from dataset_builder.tables import load_tables
-    from dataset_builder.tasks import TaskData
+    from rdrec.tasks.data import TaskData
 
     return TaskData(load_tables(sample_dir))
 
@@ -98,8 +98,8 @@ def sample_data(sample_dir):
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory, sample_data) -> Path:
     """An untrained checkpoint of the sample's catalog."""
-    from training.recipe import Recipe
-    from training.setup import make_model
+    from rdrec.training.recipe import Recipe
+    from rdrec.training.start import make_model
 
     torch.manual_seed(0)
     model, tokenizer = make_model(Recipe(model_config=TINY_MODEL), sample_data)

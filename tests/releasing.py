@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import push_to_hub
-from arguments import parse_arguments
-from publishing.release import Release
+from rdrec.arguments import parse_arguments
+from rdrec.publishing.release import Release
 
 
 def asked(*flags) -> Release:

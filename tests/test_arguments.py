@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from arguments import parse_arguments, run, write_yaml
-from training.recipe import Recipe
+from rdrec.arguments import parse_arguments, run, write_yaml
+from rdrec.training.recipe import Recipe
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,10 +7,13 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from dataset_builder import audit, grounding
 from dataset_builder.__main__ import main
-from dataset_builder.audit import HalfAudit, Policy, apply_policy, flags_of, own_sentence
-from dataset_builder.audit_report import (
+from rdrec.errors import DatasetError
+from rdrec.grounding import audit
+from rdrec.grounding import score as grounding
+from rdrec.grounding.audit import HalfAudit, Policy, apply_policy, flags_of, own_sentence
+from rdrec.grounding.fit import LABELS_FILE, Labelled, cross_validated, fit, precision_recall, roc_auc
+from rdrec.grounding.report import (
     Table,
     by_length,
     plot,
@@ -20,9 +23,7 @@ from dataset_builder.audit_report import (
     ungrounded_rate_of_rows,
     wilson,
 )
-from dataset_builder.errors import DatasetError
-from dataset_builder.grounding import FEATURES, LEXICAL, grounding_scores, lexical_features, load_scorer, longest_run
-from dataset_builder.grounding_fit import LABELS_FILE, Labelled, cross_validated, fit, precision_recall, roc_auc
+from rdrec.grounding.score import FEATURES, LEXICAL, grounding_scores, lexical_features, load_scorer, longest_run
 
 
 REVIEW = "The strap is wide and very comfortable. I love the colour, and it was cheap. It is not adjustable."

@@ -7,12 +7,12 @@ import yaml
 from huggingface_hub import DatasetCard, ModelCard
 from markdown_it import MarkdownIt
 
-from dataset_builder.errors import DatasetError
 from dataset_builder.tables import Tables, fingerprint, load_tables
-from publishing import cards, contents
-from publishing.cards import dataset_card, escape, model_card, one_line
-from publishing.hub import PublishError, sha256_of
-from publishing.measures import measure
+from rdrec.errors import DatasetError
+from rdrec.publishing import cards, contents
+from rdrec.publishing.cards import dataset_card, escape, model_card, one_line
+from rdrec.publishing.hub import PublishError, sha256_of
+from rdrec.publishing.measures import measure
 
 
 HOSTILE = [

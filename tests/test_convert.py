@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import T5Config, T5ForConditionalGeneration
 
-from conversion.convert import convert
-from conversion.unpickle import Checkpoint, CheckpointError, Shell
 from modeling_rdrec import RDRecForConditionalGeneration, RDRecTokenizer
+from rdrec.conversion.convert import convert
+from rdrec.conversion.unpickle import Checkpoint, CheckpointError, Shell
 
 
 class Original(T5ForConditionalGeneration):

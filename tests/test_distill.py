@@ -20,15 +20,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.distill_kill import kill_and_go_on
-from dataset_builder.errors import DatasetError
-from distillation import client, limiter
-from distillation.client import Pool, ServerLost, root_of, teacher_name
-from distillation.journal import Journal
-from distillation.limiter import Limiter
-from distillation.parse import MAX_ANSWER_CHARS, parse_answer
-from distillation.prompts import load_prompt, prepare
-from distillation.run import Stopped, distill
-from distillation.settings import Settings
+from rdrec.distillation import client, limiter
+from rdrec.distillation.client import Pool, ServerLost, root_of, teacher_name
+from rdrec.distillation.journal import Journal
+from rdrec.distillation.limiter import Limiter
+from rdrec.distillation.parse import MAX_ANSWER_CHARS, parse_answer
+from rdrec.distillation.prompts import load_prompt, prepare
+from rdrec.distillation.run import Stopped, distill
+from rdrec.distillation.settings import Settings
+from rdrec.errors import DatasetError
 from tests.loopback import Loopback, Reply, chat, good, sentences
 
 
@@ -200,7 +200,7 @@ def test_prompts_differ_by_hash_and_answer_as_their_schema_says(tmp_path):
     for turn in grounded.turns[1::2]:
         assert list(json.loads(turn["content"])) == grounded.schema["required"]
     path = tmp_path / "own.yaml"
-    path.write_bytes((ROOT / "distillation/prompt_files/published.yaml").read_bytes() + b"\n")
+    path.write_bytes((ROOT / "rdrec/distillation/prompt_files/published.yaml").read_bytes() + b"\n")
     own = load_prompt(str(path))
     assert own.turns == published.turns and own.label != published.label
     with pytest.raises(DatasetError, match="choose one of grounded, published"):
@@ -786,7 +786,7 @@ def run_script(*arguments, **environment):
 
 def test_script_and_build_join(tmp_path):
     """Files in, dataset out: distill.py with a YAML file, then the builder with its rationales."""
-    from dataset_builder.pipeline import build_tables
+    from dataset_builder.build import build_tables
 
     reviews = tmp_path / "reviews.jsonl"
     with open(reviews, "w") as stream:

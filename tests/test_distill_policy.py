@@ -5,11 +5,11 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from dataset_builder.errors import DatasetError
-from distillation.prompts import load_prompt
-from distillation.run import distill
-from distillation.second_look import JUDGE_FILE, is_supported
-from distillation.settings import Settings
+from rdrec.distillation.prompts import load_prompt
+from rdrec.distillation.run import distill
+from rdrec.distillation.second_look import JUDGE_FILE, is_supported
+from rdrec.distillation.settings import Settings
+from rdrec.errors import DatasetError
 from tests.loopback import Loopback, Reply, chat
 from tests.test_distill import rows_of
 

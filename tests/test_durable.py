@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-import durable
-from durable import put_in_place, recover, replace_folder, whole_file, write_json
+from rdrec import durable
+from rdrec.durable import put_in_place, recover, replace_folder, whole_file, write_json
 
 
 def names(folder):

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import eval as eval_script
-from evaluation import model_ranking
-from evaluation.runner import Evaluation
+from rdrec.evaluation import model_ranking
+from rdrec.evaluation.runner import Evaluation
 
 from .conftest import ROOT, TWO_PROCESSES
 

@@ -6,7 +6,7 @@ import time
 import pytest
 from huggingface_hub import HfApi
 
-from publishing.hub import MANIFEST, Hub, PublishError, Target
+from rdrec.publishing.hub import MANIFEST, Hub, PublishError, Target
 
 from .hub_server import Account, Fault, HubServer
 

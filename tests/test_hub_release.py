@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from modeling_rdrec import RDRecForConditionalGeneration, RDRecTokenizer
-from publishing.hub import PublishError, Target
-from publishing.verify import verify
-from training.loop import train
-from training.recipe import Recipe
+from rdrec.publishing.hub import PublishError, Target
+from rdrec.publishing.verify import verify
+from rdrec.training.loop import train
+from rdrec.training.recipe import Recipe
 
 from .conftest import TINY_MODEL
 from .releasing import ask_stranger, asked
@@ -54,7 +54,7 @@ def test_a_stranger_gets_the_same_answers_bit_for_bit(hub, run_dir, sample_dir, 
     assert found["rows"]["train"] == 3327
     assert found["metric"]["ndcg@5"] == pytest.approx(0.6309, abs=1e-4)
     # The same once more: nothing to do, and the repos' histories say so.
-    monkeypatch.setattr("publishing.release.verify", lambda *rest: "not again, for time's sake")
+    monkeypatch.setattr("rdrec.publishing.release.verify", lambda *rest: "not again, for time's sake")
     release("--model", run_dir, "--dataset", sample_dir, "--metrics", "ranking", "--tag", "v1.0")
     assert capsys.readouterr().out.count("nothing changed, still commit") == 3
     for repo_id, kind in (("rdrec-sample", "model"), ("sample-rationales", "dataset"), ("ranking", "space")):
@@ -71,7 +71,7 @@ def test_a_dry_run_asks_nobody(hub, run_dir, sample_dir, capsys, monkeypatch):
 
 
 def test_what_does_not_belong_together_is_refused_before_anything_is_sent(hub, run_dir, sample_dir, tmp_path):
-    from dataset_builder.sample import build_sample
+    from rdrec.sample.build import build_sample
 
     other = build_sample(tmp_path / "other", seed=1)
     damaged = shutil.copytree(run_dir, tmp_path / "damaged", ignore=shutil.ignore_patterns("checkpoint*"))
@@ -95,7 +95,7 @@ def test_what_does_not_belong_together_is_refused_before_anything_is_sent(hub, r
 
 
 def test_a_repo_that_comes_back_different_is_noticed(hub):
-    from publishing.hub import Hub, with_manifest
+    from rdrec.publishing.hub import Hub, with_manifest
 
     files = {"README.md": b"---\nlicense: mit\n---\n# x\n", "a.json": b"{}"}
     target = Target("rdrec/ranking", "space")

@@ -16,9 +16,10 @@ from safetensors import safe_open
 
 import train
 from dataset_builder import DatasetError, build_tables_from_reference
-from publishing.hub import Hub, Target
-from training.recipe import Recipe
-from training.setup import load_pretrained, make_model
+from rdrec.checkpoints.loading import load_pretrained
+from rdrec.publishing.hub import Hub, Target
+from rdrec.training.recipe import Recipe
+from rdrec.training.start import make_model
 
 from .conftest import TINY_MODEL
 from .hub_server import Fault

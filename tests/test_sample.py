@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset_builder.__main__ import main
-from dataset_builder.audit import KEEP
-from dataset_builder.errors import DatasetError
-from dataset_builder.sample import (
+from dataset_builder.tables import load_tables
+from rdrec.errors import DatasetError
+from rdrec.evaluation.baselines import hit_and_ndcg, rank_candidates, rank_sequential
+from rdrec.grounding.audit import KEEP
+from rdrec.sample.build import (
     DISTILLED_FILE,
     HOBBIES,
     PLANTED_FILE,
@@ -25,8 +27,6 @@ from dataset_builder.sample import (
     make_world,
     world_from_info,
 )
-from dataset_builder.tables import load_tables
-from evaluation.baselines import hit_and_ndcg, rank_candidates, rank_sequential
 
 
 TEACHER_MODEL = "SmolLM2-135M-Instruct"

@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import HfApi, SpaceCard, snapshot_download
 from huggingface_hub.utils import get_session
 
-from publishing import cards, release
-from publishing.hub import PublishError, sha256_of
+from rdrec.publishing import cards, release
+from rdrec.publishing.hub import PublishError, sha256_of
 
 from .conftest import ROOT
 from .releasing import ask_stranger, asked
@@ -205,7 +205,7 @@ def test_what_a_visitor_can_mend_is_one_line(recommender):
 
 
 def test_another_dataset_than_the_models_is_named(answers, tiny_checkpoint, tmp_path):
-    from dataset_builder.sample import build_sample
+    from rdrec.sample.build import build_sample
 
     other = build_sample(tmp_path / "other", seed=1)
     settings = {"model": tiny_checkpoint, "dataset": other}

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dataset_builder.errors import DatasetError
-from dataset_builder.tasks import FAMILIES, HALVES, Collator, TaskMixture, sample_negatives, share_out, validation_rows
-from dataset_builder.wordings import WORDINGS
+from rdrec.errors import DatasetError
+from rdrec.tasks.collator import Collator
+from rdrec.tasks.mixture import FAMILIES, HALVES, TaskMixture, sample_negatives, share_out, validation_rows
+from rdrec.tasks.wordings import WORDINGS
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dataset_builder.rationales import read_rationales
-from distillation.prompts import load_prompt
-from distillation.run import distill
-from distillation.settings import Settings
+from rdrec.distillation.prompts import load_prompt
+from rdrec.distillation.run import distill
+from rdrec.distillation.settings import Settings
 from tests.test_distill import rows_of
 
 

@@ -4,8 +4,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
-from dataset_builder.vocabulary import train_tokenizer
 from modeling_rdrec import RDRecTokenizer
+from rdrec.tasks.vocabulary import train_tokenizer
 
 
 def words_of(tokenizer, text):

@@ -11,12 +11,12 @@ import time
 import pytest
 from safetensors.torch import load_file, save_file
 
-from arguments import parse_arguments
-from durable import write_json
-from training import checkpoints
-from training.loop import train
-from training.recipe import Recipe
-from training.setup import load_pretrained
+from rdrec.arguments import parse_arguments
+from rdrec.checkpoints import run_folder
+from rdrec.checkpoints.loading import load_pretrained
+from rdrec.durable import write_json
+from rdrec.training.loop import train
+from rdrec.training.recipe import Recipe
 
 from .conftest import ROOT, TINY_MODEL, TWO_PROCESSES
 
@@ -55,7 +55,7 @@ def test_a_run_leaves_a_checkpoint_and_its_record(recipe, tmp_path, sample_data)
     assert list((run / "logs").rglob("events.out.tfevents.*"))
     again = parse_arguments(Recipe, "", ["--config", str(run / "recipe.yaml")])
     assert again == recipe(report_to="tensorboard")
-    assert not [path.name for path in run.rglob(".*")] and not (run / checkpoints.BEST).exists()
+    assert not [path.name for path in run.rglob(".*")] and not (run / run_folder.BEST).exists()
     model, tokenizer = load_pretrained(str(run))
     assert tokenizer.catalog == sample_data.raw_ids and model.config.scale_decoder_outputs is False
 
@@ -80,8 +80,8 @@ def test_resume_goes_on_exactly(recipe, tmp_path):
     train(recipe(lr_scheduler_type="linear", num_train_epochs=1, save_steps=2))
     run, cut = tmp_path / "run", tmp_path / "cut"
     program = [
-        "import training.loop as loop, signal, os",
-        "from training.recipe import Recipe",
+        "import rdrec.training.loop as loop, signal, os",
+        "from rdrec.training.recipe import Recipe",
         "step = loop._Run._step",
         "def counted(self, *rest):",
         "    step(self, *rest)",
@@ -99,13 +99,16 @@ def test_resume_goes_on_exactly(recipe, tmp_path):
 def test_a_killed_run_goes_on_from_its_last_checkpoint(recipe, tmp_path):
     run = tmp_path / "run"
     settings = recipe(save_steps=1, max_train_steps=100_000).as_dict()
-    program = f"from training.loop import train; from training.recipe import Recipe; train(Recipe(**{settings!r}))"
+    program = (
+        "from rdrec.training.loop import train; from rdrec.training.recipe import Recipe; "
+        f"train(Recipe(**{settings!r}))"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         deadline = time.monotonic() + 60
-        while not (run / checkpoints.LAST / checkpoints.STATE_FILE).is_file() and time.monotonic() < deadline:
+        while not (run / run_folder.LAST / run_folder.STATE_FILE).is_file() and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(0.3)
     finally:
@@ -220,7 +223,7 @@ def test_resuming_with_other_settings_or_data_is_refused(recipe, tmp_path):
     for changes in ({"seed": 1}, {"model_config": NO_DROPOUT}):
         with pytest.raises(ValueError, match=f"made with {next(iter(changes))}"):
             train(recipe(resume_from_checkpoint="last", **changes))
-    state = tmp_path / "run" / checkpoints.LAST / checkpoints.STATE_FILE
+    state = tmp_path / "run" / run_folder.LAST / run_folder.STATE_FILE
     with pytest.raises(ValueError, match="not of the run in .*elsewhere"):
         train(recipe(output_dir=str(tmp_path / "elsewhere"), resume_from_checkpoint=str(state.parent)))
     write_json(state, {**json.loads(state.read_text()), "fingerprint": "another"})

@@ -9,14 +9,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import speed
 from benchmarks.reference_plan import ReferencePlan
-from dataset_builder import tasks
-from dataset_builder.tasks import Collator, TaskMixture, length_buckets
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration
 from modeling_rdrec import loss_rdrec as loss_module
 from modeling_rdrec.fast_linear import FastLinear, use_fast_linear
 from modeling_rdrec.loss_rdrec import head_cross_entropy
-from training import cpu
-from training.cpu import CPUDropout, ReLUDropout, keep_mask, speed_up
+from rdrec.tasks import data as tasks
+from rdrec.tasks.collator import Collator, length_buckets
+from rdrec.tasks.mixture import TaskMixture
+from rdrec.training import cpu
+from rdrec.training.cpu import CPUDropout, ReLUDropout, keep_mask, speed_up
 
 
 @pytest.fixture

@@ -1,0 +1,108 @@
+"""Flags of the scripts: a dataclass becomes `--flags`, a YAML file gives their defaults, errors are one line.
+
+recipe = parse_arguments(Recipe, "Train RDRec.", argv)     # --config recipes/beauty.yaml --learning_rate 1e-3
+if __name__ == "__main__":
+    run(main)
+"""
+
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from transformers import HfArgumentParser
+
+from .durable import write_text
+
+
+T = TypeVar("T")
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str):
+        raise ValueError(f"{message} (see --help)")
+
+
+def parse_arguments(kind: type[T], description: str, argv: Sequence[str] | None = None) -> T:
+    """Read a dataclass from the command line; `--config FILE.yaml` gives values that flags win over.
+
+    Parameters
+    ----------
+    kind : dataclass type
+        Its fields are the flags; `metadata={"help": …}` is their help. A field that holds a mapping is a `str` of
+        JSON; in YAML it may be written as a mapping.
+    description : str
+        First lines of `--help`.
+    argv : sequence of str, optional
+        Default: the process's arguments.
+
+    Raises
+    ------
+    ValueError
+        For an unknown key of the file (with the nearest known one), a value of the wrong type, or an unknown flag.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _Parser(kind, description=description, allow_abbrev=False)
+    parser.add_argument("--config", help="YAML file with any of these settings; flags win over it")
+    # The file's values are read as flags that stand before the user's: both pass the same checks, the last one wins.
+    path = None
+    for place, word in enumerate(argv):
+        if word == "--config":
+            path = argv[place + 1] if place + 1 < len(argv) else None
+        elif word.startswith("--config="):
+            path = word.split("=", 1)[1]
+    from_file = [] if path is None else _flags_of_file(Path(path), {f.name: f for f in dataclasses.fields(kind)})
+    values = vars(parser.parse_args(from_file + argv))
+    values.pop("config")
+    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
+
+
+def _flags_of_file(path: Path, known: dict[str, dataclasses.Field]) -> list[str]:
+    if not path.is_file():
+        raise ValueError(f"--config {path}: no such file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: write one `key: value` a line")
+    flags: list[str] = []
+    for key, value in content.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            mend = f"did you mean {near[0]!r}?" if near else "--help lists the keys"
+            raise ValueError(f"{path}: unknown key {key!r}: {mend}")
+        if isinstance(value, bool) and known[key].type is not bool:
+            raise ValueError(
+                f'{path}: {key}: YAML reads this as {value}, put it in quotes: "{"yes" if value else "no"}"'
+            )
+        if value is None and known[key].default is not None:
+            raise ValueError(f"{path}: {key}: has no value, give one or leave the line out")
+        if value is None:
+            continue
+        if isinstance(value, list):
+            flags += [f"--{key}", *(str(part) for part in value)]
+        else:
+            flags.append(f"--{key}={json.dumps(value) if isinstance(value, dict | bool) else value}")
+    return flags
+
+
+def write_yaml(values: dict, path: Path) -> None:
+    """Write settings as a file that `--config` reads."""
+    write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a script's `main` and leave with its exit code; what the user can mend is printed as one line, code 2."""
+    try:
+        sys.exit(main())
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,368 @@
+"""A distillation run: reviews are read, asked about, journaled, and written as `rationales.parquet`.
+
+    info = distill(Settings(reviews="reviews.json.gz", endpoint=["http://127.0.0.1:8080"], output="runs/distilled"))
+
+The reviews are streamed three times, so that a file of any size fits in memory (some 60 bytes a review stay): once
+to find equal texts, once to ask about each text that the journal does not hold, once to write. While writing, the
+policy (if one is chosen) looks at each half and may ask again. The output is made from reviews and journal alone, in
+the order of the reviews, so it does not depend on when which answer came.
+"""
+
+import asyncio
+import hashlib
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from dataset_builder.files import existing_file
+from dataset_builder.reviews import Review, ReviewSource, read_reviews
+from rdrec.durable import whole_file, write_json
+from rdrec.errors import DatasetError
+from rdrec.grounding.audit import HALVES, Policy
+from rdrec.grounding.score import model_folder
+
+from .asking import Ask, Asking, Question, Stopped, key_of
+from .client import Pool, teacher_name
+from .journal import Journal
+from .prompts import Prompt, load_prompt, prepare
+from .second_look import JUDGE_FILE, SecondLook, halves_of
+from .settings import Settings
+
+
+__all__ = ["INFO_FILE", "JOURNAL_FILE", "OUTPUT_FILE", "Stopped", "distill"]
+
+
+JOURNAL_FILE = "journal.jsonl"
+OUTPUT_FILE = "rationales.parquet"
+INFO_FILE = "distill_info.json"
+SCHEMA = pa.schema(
+    [
+        ("review_row", pa.int64()),
+        ("user_preference", pa.string()),
+        ("item_attributes", pa.string()),
+        ("teacher", pa.string()),
+        ("prompt", pa.string()),
+        ("flags", pa.list_(pa.string())),
+    ]
+)
+# What the policy adds, for each half: its score, the audit's flags, what was chosen, and how often it was asked again.
+POLICY_SCHEMA = pa.schema(
+    [
+        field
+        for half in HALVES
+        for field in (
+            (f"{half}_grounding", pa.float32()),
+            (f"{half}_flags", pa.list_(pa.string())),
+            (f"{half}_choice", pa.string()),
+            (f"{half}_asks", pa.int32()),
+        )
+    ]
+)
+ROW_GROUP = 20_000  # rows held in memory while writing
+LOOK_GROUP = 4_000  # rows that the policy looks at together, and whose re-asks go out together
+
+
+def distill(
+    settings: Settings, *, reviews: ReviewSource | None = None, ask: Ask | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """Distil reviews; go on where an earlier run in the same folder stopped.
+
+    Parameters
+    ----------
+    settings : Settings
+    reviews : path or callable, optional
+        Instead of `settings.reviews`, see `dataset_builder.reviews`.
+    ask : coroutine function, optional
+        Instead of the servers: gets the messages, a seed and a temperature (None: that of the settings), returns an
+        Answer. Needs `settings.model`.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    dict
+        What `distill_info.json` holds: settings, counts, flags with their counts, and the policy's choices.
+
+    Raises
+    ------
+    Stopped
+        Servers lost midway, a full disk, or reviews without an answer.
+    DatasetError
+        Settings or reviews that cannot be used, other settings than the journal's, a folder in use, no server.
+    """
+    return asyncio.run(_Run(settings, reviews or settings.reviews, ask, progress).go())
+
+
+class _Run:
+    def __init__(self, settings: Settings, reviews: ReviewSource, ask: Ask | None, progress: bool):
+        self.settings = settings
+        self.reviews = reviews
+        self.ask = ask
+        self.progress = progress
+        self.prompt: Prompt = load_prompt(settings.prompt)
+        self.folder = Path(settings.output)
+        self.sampling = {
+            name: value if getattr(settings, name) is None else getattr(settings, name)
+            for name, value in self.prompt.sampling.items()
+        }
+        self.policy = None if settings.policy == "off" else Policy(asks=settings.asks, fallback=settings.policy)
+        self.judge_prompt = load_prompt(str(JUDGE_FILE)) if settings.judge else None
+        self.away: DatasetError | None = None  # why no server can be reached
+
+    async def go(self) -> dict[str, Any]:
+        if not callable(self.reviews):
+            existing_file(self.reviews)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise DatasetError(f"{self.folder}: is a file; name a folder")
+        if (self.folder / OUTPUT_FILE).exists() and not (self.folder / JOURNAL_FILE).exists():
+            raise DatasetError(f"{self.folder}: holds {OUTPUT_FILE} but no journal; name another --output")
+        if self.policy is not None:
+            model_folder()  # told now rather than after the last answer
+        self.pool = self._pool(self.prompt, self.sampling) if self.ask is None else None
+        with Journal(self.folder / JOURNAL_FILE) as self.journal:
+            if self.pool is None:
+                self._plan(self.settings.model or "")
+                return await self._go_on(None)
+            async with self.pool:
+                self.ask = self.pool.ask
+                await self._plan_with_servers(self.pool)
+                if self.judge_prompt is None:
+                    return await self._go_on(None)
+                async with self._pool(self.judge_prompt, self.judge_prompt.sampling) as judge:
+                    if self.away is None:
+                        await judge.connect(self.settings.model)
+                    return await self._go_on(judge.ask)
+
+    async def _go_on(self, judge: Ask | None) -> dict[str, Any]:
+        await self._ask_all()
+        if self.policy is None:
+            return self._write(None)
+        with self._bar("asking again", " questions", 0) as bar:
+            look = SecondLook(
+                self.journal,
+                self.policy,
+                self.prompt,
+                ask=self.ask,
+                judge=(self.judge_prompt, judge or self.ask) if self.judge_prompt else None,
+                asking=self._asking,
+                away=self.away,
+                max_review_chars=self.settings.max_review_chars,
+                bar=bar,
+                at_once=self._at_once,
+            )
+            return await asyncio.to_thread(self._write, look)
+
+    def _pool(self, prompt: Prompt, sampling: dict[str, Any]) -> Pool:
+        return Pool(
+            self.settings.endpoint,
+            prompt,
+            **sampling,
+            concurrency=self.settings.concurrency,
+            guided=self.settings.guided,
+            timeout=self.settings.timeout,
+            patience=self.settings.patience,
+            note=lambda line: tqdm.write(f"note: {line}", file=sys.stderr),
+        )
+
+    async def _plan_with_servers(self, pool: Pool) -> None:
+        # Servers first: that none is there is told before a large file is read. Only where the journal may already
+        # hold all answers are they not needed.
+        header = self.journal.header
+        known = None if header is None else header["settings"].get("model")
+        try:
+            model = await pool.connect(self.settings.model)
+        except DatasetError as error:
+            if not self.journal.keys or known is None:
+                raise
+            self.away, model = error, self.settings.model or known
+        self._plan(model)
+        if self.away is not None and self.missing:
+            raise self.away
+
+    # ---- planning ----
+
+    def _bar(self, what: str, unit: str, total: int | None = None, done: int = 0) -> tqdm:
+        return tqdm(
+            desc=what,
+            unit=unit,
+            total=total,
+            initial=done,
+            disable=not self.progress,
+            mininterval=0.5 if sys.stderr.isatty() else 10.0,
+            smoothing=0.05,
+        )
+
+    def _plan(self, model: str) -> None:
+        """Number the texts; compare the settings; find which texts the journal lacks."""
+        self.skipped: Counter[str] = Counter()
+        keys = array("Q")
+        digest = hashlib.sha256()
+        reviews = islice(read_reviews(self.reviews, skipped=self.skipped), self.settings.max_reviews)
+        bar = self._bar("reading reviews", " rows")
+        for review in reviews:
+            text, _ = prepare(review.text, self.settings.max_review_chars)
+            key = key_of(text) if text else 0
+            digest.update(key.to_bytes(8, "big"))
+            keys.append(key)
+            bar.update()
+        bar.close()
+        # Texts are numbered by the order of their keys; `first` is the review that stands for all with its text.
+        self.texts, first, self.text_of_review = np.unique(
+            np.frombuffer(keys, dtype=np.uint64), return_index=True, return_inverse=True
+        )
+        self.offset_of_text = np.full(len(self.texts), -1, dtype=np.int64)
+        no_text = bool(len(self.texts)) and self.texts[0] == 0
+        self.total = len(self.texts) - int(no_text)
+        self._compare(
+            {
+                "prompt": self.prompt.name,
+                "prompt_sha256": self.prompt.sha256,
+                "model": model,
+                **self.sampling,
+                "seed": self.settings.seed,
+                "guided": self.settings.guided != "off" and self.prompt.schema is not None,
+                "max_review_chars": self.settings.max_review_chars,
+                "max_reviews": self.settings.max_reviews,
+                "reviews_sha256": digest.hexdigest(),
+            }
+        )
+        held = np.frombuffer(self.journal.keys, dtype=np.uint64)
+        place = np.searchsorted(self.texts, held)
+        known = place < len(self.texts)
+        known[known] = self.texts[place[known]] == held[known]
+        self.offset_of_text[place[known]] = np.frombuffer(self.journal.offsets, dtype=np.int64)[known]
+        to_ask = np.zeros(len(keys), dtype=bool)
+        to_ask[first[self.offset_of_text < 0]] = True
+        if no_text:
+            to_ask[first[0]] = False
+        self.to_ask = to_ask
+        self.missing = int(to_ask.sum())
+
+    def _compare(self, now: dict[str, Any]) -> None:
+        if self.journal.header is None:
+            self.journal.begin(now)
+            return
+        before = self.journal.header["settings"]
+        for name, value in now.items():
+            if before.get(name) == value:
+                continue
+            what = {"prompt_sha256": "the text of the prompt", "reviews_sha256": "the reviews"}.get(name)
+            change = f"{what} changed" if what else f"{name} was {before.get(name)!r} and is now {value!r}"
+            raise DatasetError(f"{self.folder}: begun under other settings: {change}; name another --output")
+
+    # ---- asking ----
+
+    def _questions(self) -> Iterator[Question]:
+        """Everything that the journal lacks."""
+        reviews = read_reviews(self.reviews, skipped=Counter())
+        for position, review in enumerate(islice(reviews, len(self.to_ask))):
+            if self.to_ask[position]:
+                text, _ = prepare(review.text, self.settings.max_review_chars)
+                number = int(self.text_of_review[position])
+                yield Question(number, int(self.texts[number]), self.prompt.messages(text))
+
+    async def _ask_all(self) -> None:
+        if not self.missing:
+            return
+        with self._bar("distilling", " texts", self.total, self.total - self.missing) as bar:
+            asking = self._asking(self.missing)
+            await asking.all(self.ask, self._questions(), self.offset_of_text, bar, self._at_once)
+
+    def _asking(self, most: int) -> Asking:
+        return Asking(
+            self.journal,
+            concurrency=min(self.pool.concurrency if self.pool else self.settings.concurrency, most),
+            seed=self.settings.seed,
+            allow_failures=self.settings.allow_failures,
+            count=self._count,
+        )
+
+    def _at_once(self) -> dict[str, Any]:
+        return {"retries": self.pool.retries, "at once": self.pool.limit} if self.pool else {}
+
+    def _count(self) -> str:
+        done = int((self.offset_of_text >= 0).sum())
+        return f"{done:,} of {self.total:,} texts are done and kept; run the same command to go on"
+
+    # ---- writing ----
+
+    def _write(self, look: SecondLook | None) -> dict[str, Any]:
+        """Write the rationales of all reviews, and what they are."""
+        teacher = teacher_name(self.journal.header["settings"]["model"])
+        counts: Counter[str] = Counter()
+        flag_counts: Counter[str] = Counter()
+        choices: dict[str, Counter[str]] = {half: Counter() for half in HALVES}
+        schema = SCHEMA if look is None else pa.unify_schemas([SCHEMA, POLICY_SCHEMA])
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            reviews = enumerate(islice(read_reviews(self.reviews, skipped=Counter()), len(self.to_ask)))
+            bar = self._bar("writing", " rows", len(self.to_ask))
+            while group := list(islice(reviews, LOOK_GROUP if look else ROW_GROUP)):
+                rows = [self._row(position, review, teacher) for position, review in group]
+                if look is not None:
+                    rows = look.apply(rows, [review.text for _, review in group])
+                    for half in HALVES:
+                        choices[half].update(row[f"{half}_choice"] for row in rows)
+                counts["reviews"] += len(rows)
+                counts["rationales"] += sum(any(row[half] for half in HALVES) for row in rows)
+                flag_counts.update(flag for row in rows for flag in row["flags"])
+                yield pa.RecordBatch.from_pylist(rows, schema)
+                bar.update(len(rows))
+            bar.close()
+
+        table_file, info_file = self.folder / OUTPUT_FILE, self.folder / INFO_FILE
+        with (
+            _journal_is_intact(table_file),
+            whole_file(table_file) as work,
+            pq.ParquetWriter(work, schema, compression="zstd") as writer,
+        ):
+            for batch in batches():
+                writer.write_batch(batch)
+        info = {
+            "settings": self.journal.header["settings"] | {"model": teacher},
+            "counts": {"reviews": counts["reviews"], "texts": self.total, "with_rationale": counts["rationales"]},
+            "flags": dict(sorted(flag_counts.items())),
+            "skipped": dict(sorted(self.skipped.items())),
+        }
+        if look is not None:
+            info["policy"] = {
+                "threshold": self.policy.threshold,
+                "asks": self.policy.asks,
+                "fallback": self.policy.fallback,
+                "judge": self.judge_prompt.label if self.judge_prompt else None,
+                "choices": {half: dict(sorted(found.items())) for half, found in choices.items()},
+            }
+        with _journal_is_intact(info_file):
+            write_json(info_file, info)
+        return info
+
+    def _row(self, position: int, review: Review, teacher: str) -> dict[str, Any]:
+        row: dict[str, Any] = {"review_row": review.row, "teacher": teacher, "prompt": self.prompt.label}
+        halves: tuple[str | None, str | None] = (None, None)
+        text, was_cut = prepare(review.text, self.settings.max_review_chars)
+        flags = {"review_cut"} if was_cut else set()
+        if not text:
+            flags.add("no_text")
+        else:
+            halves, found = halves_of(self.journal.read(int(self.offset_of_text[self.text_of_review[position]])))
+            flags |= found
+        return row | {"user_preference": halves[0], "item_attributes": halves[1], "flags": sorted(flags)}
+
+
+@contextmanager
+def _journal_is_intact(target: Path) -> Iterator[None]:
+    """Say of a file that cannot be written that nothing is lost."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"{target}: cannot be written ({error.strerror or error}); the journal is intact") from error

@@ -1,0 +1,56 @@
+"""What stands beside a model's figures (baselines that learn nothing, the sample's planted ceiling), and the table."""
+
+from dataset_builder.tables import Tables
+from rdrec.tasks.data import TaskData
+
+from .baselines import METHODS, hit_and_ndcg, rank_candidates, rank_sequential
+from .model_ranking import CUTS
+
+
+def reference_points(
+    data: TaskData, tables: Tables, split: str, seed: int = 0, max_samples: int | None = None
+) -> dict[str, dict[str, dict]]:
+    """Scores of random, popularity and transitions, and of the planted truth where it is known, by task.
+
+    With `max_samples` the baselines' scores are those of the first users only, as the model's are.
+
+    Returns
+    -------
+    dict
+        Task ("sequential", "topn") to name to scores (`hr@k`, `ndcg@k`).
+    """
+    users = list(range(1, len(data.sequences) + 1))
+    positives, negatives = data.candidates[split]
+    points: dict[str, dict[str, dict]] = {"sequential": {}, "topn": {}}
+    # The ceiling is a figure of all users, so it does not stand beside a part of them.
+    if data.info["source"].get("kind") == "sample" and max_samples is None:
+        from rdrec.sample.build import ceiling, world_from_info
+
+        for task, scores in ceiling(world_from_info(data.info), tables, split).items():
+            points[task]["planted ceiling"] = scores
+    for method in reversed(METHODS):
+        ranks = rank_sequential(data.sequences, split, method, data.num_items, seed)
+        points["sequential"][method] = hit_and_ndcg(ranks[:max_samples], CUTS["sequential"])
+        ranks = rank_candidates(
+            data.sequences, users, positives, negatives, method, data.num_items, seed=seed, split=split
+        )
+        points["topn"][method] = hit_and_ndcg(ranks[:max_samples], CUTS["topn"])
+    return points
+
+
+def format_table(results: dict[str, dict], points: dict[str, dict[str, dict]]) -> str:
+    """The tables that eval.py prints: a block a task, a row for the model and for each point of reference."""
+    blocks = []
+    for task, scores in results.items():
+        if task == "explanation":
+            rows, columns = {"model": scores}, ["bleu-1", "bleu-4", "rouge-1-f", "rouge-2-f", "rouge-l-f"]
+        else:
+            rows = {"model": scores, **points[task]}
+            columns = [f"{name}@{k}" for k in CUTS[task] for name in ("hr", "ndcg") if (name, k) != ("ndcg", 1)]
+        width = max(map(len, rows))
+        lines = [f"{task:<{width}}  " + "  ".join(f"{column:>9}" for column in columns)]
+        digits = 2 if task == "explanation" else 4
+        for name, row in rows.items():
+            lines.append(f"{name:<{width}}  " + "  ".join(f"{row[column]:>9.{digits}f}" for column in columns))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)

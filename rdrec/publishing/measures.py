@@ -1,0 +1,93 @@
+"""What a dataset's card says of its tables, measured on the tables themselves: leaks, teachers, grounding.
+
+measure(tables)["last id plus one"]["hr@5"]
+"""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dataset_builder.tables import Tables
+from rdrec.grounding.report import HALVES
+from rdrec.grounding.score import THRESHOLD
+
+
+CUT = 5
+
+
+def measure(tables: Tables) -> dict[str, Any]:
+    """All measures of a built dataset.
+
+    Returns
+    -------
+    dict
+        `id_order`: HR@5 and NDCG@5 on the test items of "the last id plus one, plus two, …", and HR@5 by chance;
+        `held_out_texts`: training texts that belong to a validation or test interaction; `teachers`: (teacher, prompt)
+        to rows; `grounding`: for each half its scored rows and the share of them below the threshold of
+        `dataset_builder audit`; `choices`: for each half, what the audit's policy chose, to rows.
+    """
+    return {
+        "id_order": id_order_leak(tables),
+        "held_out_texts": held_out_texts(tables),
+        "teachers": teachers(tables),
+        "grounding": grounding(tables),
+        "choices": choices(tables),
+    }
+
+
+def id_order_leak(tables: Tables) -> dict[str, float]:
+    """How far the order of ids alone leads: ids that follow the last known one, as answers to the test query."""
+    flat, ends = _sequences(tables)
+    rank = flat[ends - 1] - flat[ends - 2]
+    hit = (rank >= 1) & (rank <= CUT)
+    gain = np.where(hit, 1 / np.log2(1 + np.maximum(rank, 1)), 0.0)
+    n_items = int(tables.info["counts"]["items"])
+    return {"hr@5": float(hit.mean()), "ndcg@5": float(gain.mean()), "chance": min(1.0, CUT / n_items)}
+
+
+def held_out_texts(tables: Tables) -> int:
+    """Training texts whose interaction is the validation or test item of its user."""
+    flat, ends = _sequences(tables)
+    users = tables.interactions["user"].to_numpy()
+    train = tables.rationales["train"]
+    pairs = set(zip(train["user"].to_pylist(), train["item"].to_pylist(), strict=True))
+    return sum(
+        (user, item) in pairs for back in (1, 2) for user, item in zip(users.tolist(), flat[ends - back].tolist())
+    )
+
+
+def _sequences(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
+    """All users' items end to end, and where each user's end (one past)."""
+    column = tables.interactions["items"].combine_chunks()
+    return column.flatten().to_numpy(), np.cumsum(pc.list_value_length(column).to_numpy())
+
+
+def _provenance(tables: Tables) -> pa.Table:
+    return pa.concat_tables(tables.rationales.values())
+
+
+def teachers(tables: Tables) -> Counter[tuple[str, str]]:
+    """Rows with a rationale, by teacher and prompt version."""
+    rows = _provenance(tables)["provenance"].to_pylist()
+    return Counter((str(row["teacher"]), str(row["prompt"])) for row in rows if row is not None)
+
+
+def grounding(tables: Tables) -> dict[str, tuple[int, float]]:
+    """For each half that has grounding scores: scored rows, and the share of them below the threshold."""
+    rows = [row for row in _provenance(tables)["provenance"].to_pylist() if row is not None]
+    found = {}
+    for half in HALVES:
+        scores = [row[f"{half}_grounding"] for row in rows if row[f"{half}_grounding"] is not None]
+        if scores:
+            found[half] = (len(scores), float(np.mean(np.array(scores) < THRESHOLD)))
+    return found
+
+
+def choices(tables: Tables) -> dict[str, Counter[str]]:
+    """For each half that a policy settled: what it chose (kept, asked_again, own_sentence, left_empty), to rows."""
+    rows = [row for row in _provenance(tables)["provenance"].to_pylist() if row is not None]
+    found = {half: Counter(row[f"{half}_choice"] for row in rows if row[f"{half}_choice"]) for half in HALVES}
+    return {half: counts for half, counts in found.items() if counts}

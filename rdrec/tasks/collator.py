@@ -1,0 +1,131 @@
+"""Rows to padded tensors.
+
+groups = Collator(tokenizer)(rows)["groups"]       # padded batches, each of one task, whose losses add up to the
+                                                   # step's
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from modeling_rdrec.configuration_rdrec import TASKS
+
+from .mixture import Row
+
+
+# What another batch costs beside its tokens, in tokens: on two CPU cores one more pass forward and back took as long as
+# some 300 tokens at a 2-layer model of 128 dimensions, as some 40 at T5-small (benchmarks/speed.py).
+BATCH_COST = 256
+
+
+class Collator:
+    """Rows to padded tensors.
+
+    Parameters
+    ----------
+    tokenizer : RDRecTokenizer
+    max_target_length : int
+        Targets are cut to so many tokens, `</s>` included (paper: 20).
+    reference_padding : bool
+        False (default): batches of one family and of similar length, so that no prompt is padded to a much longer one.
+        True: the mixed batch of the paper's code, every row padded to the longest and padding counted as target tokens,
+        which a model with `reference_padding` needs in order to equal it.
+    """
+
+    def __init__(self, tokenizer, max_target_length: int = 20, reference_padding: bool = False):
+        self.tokenizer, self.max_target_length, self.reference_padding = (
+            tokenizer,
+            max_target_length,
+            reference_padding,
+        )
+
+    def __call__(self, rows: Sequence[Row], part: slice = slice(None)) -> dict:
+        """Tensors of a step.
+
+        Parameters
+        ----------
+        rows : sequence of Row
+            All rows of the step.
+        part : slice
+            The rows of each family that this process and this accumulation turn compute.
+
+        Returns
+        -------
+        dict
+            `groups`: list of (family, batch), families in order of appearance and the batches of each from short to
+            long; or one named "mixed". A batch is `{input_ids, attention_mask, whole_word_ids, task_ids, labels,
+            target_places}`, int64 `[rows, length]` (`task_ids` `[rows]`); labels are -100 where there is no target,
+            `target_places` `[targets]` says where in them, flattened, there is one ("mixed" has none: all count).
+            `num_items`: target tokens of the whole step, the divisor that makes the losses of all its parts add up to
+            the step's mean.
+        """
+        labels = self.tokenizer([row.target for row in rows], truncation=True, max_length=self.max_target_length)
+        labels = labels["input_ids"]
+        if self.reference_padding:
+            # The other processes' rows matter to ours, by their length.
+            longest = max(map(len, labels))
+            mixed = self.tokenizer.pad(self._encode(rows), return_tensors="pt") | {
+                "task_ids": torch.tensor([TASKS.index(row.task) for row in rows]),
+                "labels": _padded(labels),
+            }
+            return {
+                "groups": [("mixed", {name: tensor[part] for name, tensor in mixed.items()})],
+                "num_items": len(rows) * longest,
+            }
+        members: dict[str, list[int]] = {}
+        for place, row in enumerate(rows):
+            members.setdefault(row.family, []).append(place)
+        groups = []
+        for family, all_places in members.items():
+            places = all_places[part]
+            if not places:
+                continue
+            prompts = self._encode([rows[i] for i in places])
+            for bucket in length_buckets([len(ids) for ids in prompts["input_ids"]]):
+                chosen = [places[i] for i in bucket]
+                batch = self.tokenizer.pad(
+                    {name: [column[i] for i in bucket] for name, column in prompts.items()}, return_tensors="pt"
+                )
+                batch["task_ids"] = torch.tensor([TASKS.index(rows[i].task) for i in chosen])
+                batch["labels"] = _padded([labels[i] for i in chosen])
+                batch["target_places"] = (batch["labels"].flatten() != -100).nonzero()[:, 0]
+                groups.append((family, dict(batch)))
+        return {"groups": groups, "num_items": sum(map(len, labels))}
+
+    def _encode(self, rows: Sequence[Row]) -> dict[str, list[list[int]]]:
+        return dict(self.tokenizer([row.prompt for row in rows]))
+
+
+def length_buckets(lengths: Sequence[int]) -> list[list[int]]:
+    """Share rows among batches so that padding and the cost of further batches are least together.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Tokens of each row.
+
+    Returns
+    -------
+    list of list of int
+        Places in `lengths`, each once, the batches from short to long; a batch of `n` rows, the longest of `m` tokens,
+        counts `n * m + BATCH_COST`.
+    """
+    order = np.argsort(lengths, kind="stable")
+    ordered = np.asarray(lengths)[order]
+    # least[j]: the least cost of the j shortest rows; start[j]: where the last of their batches begins.
+    least, start = np.zeros(len(order) + 1), np.zeros(len(order) + 1, dtype=np.int64)
+    for end in range(1, len(order) + 1):
+        costs = least[:end] + (end - np.arange(end)) * ordered[end - 1] + BATCH_COST
+        start[end] = costs.argmin()
+        least[end] = costs[start[end]]
+    buckets, end = [], len(order)
+    while end:
+        buckets.append(order[start[end] : end].tolist())
+        end = start[end]
+    return buckets[::-1]
+
+
+def _padded(labels: Sequence[Sequence[int]]) -> torch.Tensor:
+    width = max(map(len, labels))
+    return torch.tensor([[*row, *[-100] * (width - len(row))] for row in labels])

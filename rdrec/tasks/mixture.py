@@ -1,0 +1,206 @@
+"""Which rows an optimizer step sees.
+
+    mixture = TaskMixture(data, batch_size=64, ratio=(1, 1, 1, 1), seed=0)
+    rows = mixture.rows(step)                          # the rows of one optimizer step
+
+A step's rows depend on the seed and the step's number alone: not on the number of processes, of workers, or on where a
+run was interrupted. The draws follow the paper's code (its section 4.1).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from modeling_rdrec.configuration_rdrec import TASKS
+from rdrec.errors import DatasetError
+
+from .data import TaskData
+from .wordings import WORDINGS
+
+
+# The families of the mixing ratio, in its order; a rationale draw gives one row for each half of the rationale.
+FAMILIES = ("explanation", "sequential", "rationale", "topn")
+HALVES = ("user_preference", "item_attributes")
+
+# Streams of random numbers; the builder's own are below 100, evaluation's from 200.
+ORDER_STREAM, DRAW_STREAM, VALIDATION_STREAM = 101, 102, 103
+
+
+class Row(NamedTuple):
+    """One training row: task name (of `TASKS`), prompt and target, both as text."""
+
+    task: str
+    prompt: str
+    target: str
+
+    @property
+    def family(self) -> str:
+        return "rationale" if self.task in HALVES else self.task
+
+
+class TaskMixture:
+    """Draws the rows of each optimizer step.
+
+    Parameters
+    ----------
+    data : TaskData
+    batch_size : int
+        Draws a step over all processes; a rationale draw gives up to two rows, so 64 draws give up to 80 rows.
+    ratio : sequence of 4 numbers
+        Shares of explanation, sequential, rationale and top-N. A family without data gives its share to the others.
+    seed : int
+    max_history : int
+        Most items before the target in a sequential row (paper: 20).
+    """
+
+    def __init__(
+        self,
+        data: TaskData,
+        batch_size: int = 64,
+        ratio: Sequence[float] = (1, 1, 1, 1),
+        seed: int = 0,
+        max_history: int = 20,
+    ):
+        self.data, self.seed, self.max_history = data, seed, max_history
+        texts = data.texts["train"]
+        lengths = np.array([len(sequence) - 2 for sequence in data.sequences])
+        # What one pass of each family goes through: rows of texts, or users.
+        self.pools = {
+            "explanation": np.arange(len(texts)),
+            "sequential": np.flatnonzero(lengths >= 2),
+            "rationale": texts.rationale_rows,
+            "topn": np.flatnonzero(lengths >= 1),
+        }
+        self.draws = share_out(batch_size, ratio, [len(self.pools[family]) for family in FAMILIES])
+        # An epoch is one pass over the explanation rows (paper); without texts, over the users.
+        leader = next(f for f in ("explanation", "sequential", "topn", "rationale") if self.draws[f])
+        self.steps_per_epoch = -(-len(self.pools[leader]) // self.draws[leader])
+        self._orders: dict[tuple[str, int], np.ndarray] = {}
+        # `published` keeps the paper's negatives, which avoid the user's test item too and so give it away a little;
+        # `clean` knows the training part only.
+        self._seen = [
+            np.unique(sequence if data.protocol == "published" else sequence[:-2]) for sequence in data.sequences
+        ]
+
+    def _pool_entry(self, family: str, count: int) -> int:
+        """Entry of the family's pool at its `count`-th draw: pass after pass, each in an order of its own."""
+        pool = self.pools[family]
+        turn, place = divmod(count, len(pool))
+        key = (family, turn)
+        if key not in self._orders:
+            # Draws of a step lie side by side, so the order before this one is the oldest that can still be asked for.
+            self._orders = {k: v for k, v in self._orders.items() if k[0] != family or k[1] == turn - 1}
+            rng = np.random.default_rng([self.seed, ORDER_STREAM, FAMILIES.index(family), turn])
+            self._orders[key] = rng.permutation(pool)
+        return int(self._orders[key][place])
+
+    def rows(self, step: int) -> list[Row]:
+        """Rows of optimizer step `step` (from 0), grouped by family in the order of `FAMILIES`."""
+        rng = np.random.default_rng([self.seed, DRAW_STREAM, step])
+        rows: list[Row] = []
+        for family in FAMILIES:
+            make = getattr(self, f"_{family}")
+            for count in range(step * self.draws[family], (step + 1) * self.draws[family]):
+                rows += make(self._pool_entry(family, count), rng)
+        return rows
+
+    def _worded(self, task: str, rng: np.random.Generator, target: object, **fields) -> Row:
+        wording = WORDINGS[task][rng.integers(len(WORDINGS[task]))]
+        return Row(task, self.data.prompt(task, wording, **fields), str(target))
+
+    def _explanation(self, index: int, rng: np.random.Generator) -> list[Row]:
+        texts = self.data.texts["train"]
+        user, item = texts.user[index], texts.item[index]
+        return [self._worded("explanation", rng, texts.explanation[index], user=user, items=[item])]
+
+    def _rationale(self, index: int, rng: np.random.Generator) -> list[Row]:
+        texts = self.data.texts["train"]
+        rows = []
+        for task in HALVES:
+            sentence = getattr(texts, task)[index]
+            if sentence:
+                rows.append(self._worded(task, rng, sentence, user=texts.user[index], items=[texts.item[index]]))
+        return rows
+
+    def _sequential(self, index: int, rng: np.random.Generator) -> list[Row]:
+        """A random contiguous segment of the training part, its last item the target."""
+        train = self.data.sequences[index][:-2]
+        start, end = np.sort(rng.choice(len(train), size=2, replace=False))
+        history = train[max(start, end - self.max_history) : end]
+        return [self._worded("sequential", rng, train[end], user=index + 1, items=history)]
+
+    def _topn(self, index: int, rng: np.random.Generator) -> list[Row]:
+        """One item of the training part among fresh negatives, shuffled."""
+        train = self.data.sequences[index][:-2]
+        positive = train[rng.integers(len(train))]
+        negatives = sample_negatives(rng, self.data.num_items, self._seen[index], self.data.num_negatives)
+        candidates = rng.permutation(np.append(negatives, positive))
+        return [self._worded("topn", rng, positive, user=index + 1, items=candidates)]
+
+
+def share_out(batch_size: int, ratio: Sequence[float], sizes: Sequence[int]) -> dict[str, int]:
+    """Draws of each family in one step: `batch_size` in proportion to `ratio` among the families that have data.
+
+    Raises
+    ------
+    DatasetError
+        For a ratio that is not four numbers of which one is positive, no data for any family with a share, or a batch
+        too small to give each of them a draw.
+    """
+    if len(ratio) != len(FAMILIES) or min(ratio) < 0:
+        raise DatasetError(f"task_ratio {ratio}: give four numbers, the shares of {', '.join(FAMILIES)}")
+    weights = np.array([share if size else 0.0 for share, size in zip(ratio, sizes)])
+    if weights.sum() == 0:
+        raise DatasetError(f"task_ratio {ratio}: none of its tasks has data in this dataset; give another ratio")
+    exact = batch_size * weights / weights.sum()
+    counts = np.floor(exact).astype(int)
+    # Largest remainders first, so that the counts add up to the batch.
+    for place in np.argsort(counts - exact, kind="stable")[: batch_size - counts.sum()]:
+        counts[place] += 1
+    if (counts[weights > 0] == 0).any():
+        raise DatasetError(
+            f"train_batch_size {batch_size}: too small for task_ratio {ratio}; give at least one draw each"
+        )
+    return dict(zip(FAMILIES, counts.tolist()))
+
+
+def sample_negatives(rng: np.random.Generator, num_items: int, seen: np.ndarray, size: int) -> np.ndarray:
+    """`size` different items, uniform over `1..num_items` without the sorted ids `seen`; int64 `[size]`."""
+    free = num_items - len(seen)
+    if free < size:
+        raise DatasetError(
+            f"a user has only {free} items left to draw {size} negatives from: build with less negatives"
+        )
+    # Draw ranks among the unseen items; each seen item below a rank moves it up by one.
+    ranks = rng.choice(free, size=size, replace=False, shuffle=False) + 1
+    return ranks + np.searchsorted(seen - np.arange(len(seen)), ranks, side="right")
+
+
+def validation_rows(data: TaskData, seed: int, max_history: int = 20, max_samples: int | None = None) -> list[Row]:
+    """Rows of the validation loss: bare prompts, each family's held-out part, at most `max_samples` draws a family."""
+    rng = np.random.default_rng([seed, VALIDATION_STREAM])
+    texts, bare = data.texts["validation"], {task: WORDINGS[task][0] for task in TASKS}
+    positives, negatives = data.candidates["validation"]
+
+    def some(pool: np.ndarray) -> np.ndarray:
+        if max_samples is None or len(pool) <= max_samples:
+            return pool
+        return np.sort(rng.choice(pool, size=max_samples, replace=False))
+
+    rows = []
+    for i in some(np.arange(len(texts))):
+        prompt = data.prompt("explanation", bare["explanation"], texts.user[i], [texts.item[i]])
+        rows.append(Row("explanation", prompt, texts.explanation[i]))
+    for u in some(np.arange(len(data.sequences))):
+        *history, target = data.sequences[u][:-1]
+        prompt = data.prompt("sequential", bare["sequential"], u + 1, history[-max_history:])
+        rows.append(Row("sequential", prompt, str(target)))
+    for i in some(texts.rationale_rows):
+        for task in HALVES:
+            if sentence := getattr(texts, task)[i]:
+                rows.append(Row(task, data.prompt(task, bare[task], texts.user[i], [texts.item[i]]), sentence))
+    for u in some(np.arange(len(data.sequences))):
+        candidates = rng.permutation(np.append(negatives[u], positives[u]))
+        rows.append(Row("topn", data.prompt("topn", bare["topn"], u + 1, candidates), str(positives[u])))
+    return rows
