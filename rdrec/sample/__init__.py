@@ -1,1 +1,1 @@
-"""The embedded sample: a made-up shop whose rule of purchase is known, so that the best possible ranking is known too."""
+"""The embedded sample: a made-up shop whose rule of purchase is known, and with it the best possible ranking."""
