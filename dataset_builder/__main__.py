@@ -12,6 +12,7 @@ Prints a summary with every skip and its count. Errors are one line on stderr, e
 import argparse
 import sys
 
+from rdrec.errors import exit_code
 from rdrec.grounding.report import add_command as add_audit_command
 from rdrec.sample.build import add_command as add_sample_command
 
@@ -109,14 +110,9 @@ def _finish(tables: Tables, options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit code is 0, or 2 after an error."""
+    """Run one command; the exit code is 0, or 2 after an error that the user can mend."""
     options = parse(arguments)
-    try:
-        options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: options.run(options))
 
 
 if __name__ == "__main__":

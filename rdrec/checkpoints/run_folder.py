@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from rdrec.durable import recover
+from rdrec.errors import UserError
 
 
 BEST, LAST = "checkpoint-best", "checkpoint-last"
@@ -41,23 +42,23 @@ def prepare_output_dir(output_dir: Path, resume: str | None, overwrite: bool) ->
 
     Raises
     ------
-    ValueError
+    UserError
         For a folder that holds another run, or a checkpoint to resume from that is not there.
     """
     if resume is not None:
         checkpoint = output_dir / LAST if resume == "last" else Path(resume)
         recover(checkpoint)
         if resume != "last" and not checkpoint.exists():
-            raise ValueError(f"{checkpoint}: no such checkpoint; `last` is the newest of the run in {output_dir}")
+            raise UserError(f"{checkpoint}: no such checkpoint; `last` is the newest of the run in {output_dir}")
         if checkpoint.resolve().parent != output_dir.resolve():
             # The best model so far and the record lie beside the checkpoint, so a run stays in its folder.
-            raise ValueError(f"{checkpoint}: not of the run in {output_dir}; give --output_dir {checkpoint.parent}")
+            raise UserError(f"{checkpoint}: not of the run in {output_dir}; give --output_dir {checkpoint.parent}")
         if not (checkpoint / STATE_FILE).is_file():
-            raise ValueError(f"{checkpoint}: no checkpoint to resume from; leave out --resume_from_checkpoint to start")
+            raise UserError(f"{checkpoint}: no checkpoint to resume from; leave out --resume_from_checkpoint to start")
         return checkpoint
     if holds_run(output_dir):
         if not overwrite:
-            raise ValueError(
+            raise UserError(
                 f"{output_dir} holds a run: --resume_from_checkpoint last goes on with it, --overwrite_output_dir "
                 "starts anew, --output_dir names another folder"
             )

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from rdrec.errors import UserError
+
 
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -35,7 +37,7 @@ DTYPES = {
 MAX_DEPTH = 100  # modules within modules; more is no model
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A file that cannot be converted; the message is one line for the user."""
 
 

@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from rdrec.checkpoints.environment import package_versions, use_all_cores
 from rdrec.checkpoints.loading import check_same_catalog, load_pretrained
 from rdrec.durable import whole_file, write_json
+from rdrec.errors import UserError
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.data import TaskData
 
@@ -30,17 +31,17 @@ class Evaluation:
         self.arguments = arguments
         unknown = [task for task in arguments.tasks if task not in (*model_ranking.CUTS, "explanation")]
         if unknown:
-            raise ValueError(f"--tasks {unknown[0]}: unknown, take some of sequential, topn, explanation")
+            raise UserError(f"--tasks {unknown[0]}: unknown, take some of sequential, topn, explanation")
         if arguments.split not in ("validation", "test"):
-            raise ValueError(f"--split {arguments.split}: take validation or test")
+            raise UserError(f"--split {arguments.split}: take validation or test")
         if arguments.protocol not in (None, "clean", "published"):
-            raise ValueError(f"--protocol {arguments.protocol}: take clean or published")
+            raise UserError(f"--protocol {arguments.protocol}: take clean or published")
         for name in ("batch_size", "max_samples"):
             if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-                raise ValueError(f"--{name} {getattr(arguments, name)}: give 1 or more")
+                raise UserError(f"--{name} {getattr(arguments, name)}: give 1 or more")
 
         if arguments.length_penalty < 0:
-            raise ValueError(f"--length_penalty {arguments.length_penalty}: give 0 or more")
+            raise UserError(f"--length_penalty {arguments.length_penalty}: give 0 or more")
 
     def run(self) -> str | None:
         """Evaluate and write the results; the printed table, in the main process only."""
@@ -52,9 +53,9 @@ class Evaluation:
         data = TaskData(tables)
         protocol = arguments.protocol or data.protocol
         if protocol == "published" and (arguments.exact or arguments.length_penalty != 0):
-            raise ValueError("--exact and --length_penalty: for the clean protocol only, published has its own ranking")
+            raise UserError("--exact and --length_penalty: for the clean protocol only, published has its own ranking")
         if protocol != data.protocol:
-            raise ValueError(
+            raise UserError(
                 f"--protocol {protocol}: {arguments.dataset} was built under {data.protocol}; build it again with "
                 f"--protocol {protocol}, or leave the flag out"
             )

@@ -24,6 +24,7 @@ from rdrec.arguments import write_yaml
 from rdrec.checkpoints import run_folder
 from rdrec.checkpoints.environment import package_versions, use_all_cores
 from rdrec.durable import put_in_place, replace_folder, write_json
+from rdrec.errors import UserError
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.collator import Collator
 from rdrec.tasks.data import TaskData
@@ -92,7 +93,7 @@ def train(recipe: Recipe) -> dict | None:
 
     Raises
     ------
-    ValueError
+    UserError
         For settings, data or checkpoints that do not fit together; the message names the mend.
     """
     output_dir = Path(recipe.output_dir)
@@ -129,7 +130,7 @@ def train(recipe: Recipe) -> dict | None:
     mixture = TaskMixture(data, recipe.train_batch_size, recipe.task_ratio, recipe.seed, recipe.max_history)
     parts = accelerator.num_processes * recipe.gradient_accumulation_steps
     if max(mixture.draws.values()) < parts:
-        raise ValueError(
+        raise UserError(
             f"train_batch_size {recipe.train_batch_size}: too small to share among {parts} processes and accumulation "
             "turns; raise it or lower gradient_accumulation_steps"
         )
@@ -189,10 +190,10 @@ def train(recipe: Recipe) -> dict | None:
 def _check_resumable(checkpoint: Path, recipe: Recipe, data) -> None:
     state = json.loads((checkpoint / run_folder.STATE_FILE).read_text(encoding="utf-8"))
     if state["fingerprint"] != data.info["fingerprint"]:
-        raise ValueError(f"{checkpoint}: trained on another dataset than {recipe.dataset}: give the one it began with")
+        raise UserError(f"{checkpoint}: trained on another dataset than {recipe.dataset}: give the one it began with")
     for key, value in recipe.as_dict().items():
         if key not in FREE_ON_RESUME and state["recipe"].get(key) != value:
-            raise ValueError(
+            raise UserError(
                 f"{checkpoint}: made with {key} {state['recipe'].get(key)!r}, now {value!r}: a run goes on with the "
                 "settings it began with; start another with --output_dir"
             )
@@ -340,11 +341,11 @@ class _Run:
     def _validate(self, bar: tqdm) -> None:
         losses = self.validation_losses()
         if not losses:
-            raise ValueError("no validation rows for the tasks of task_ratio: give another ratio or dataset")
+            raise UserError("no validation rows for the tasks of task_ratio: give another ratio or dataset")
         loss = sum(losses.values()) / len(losses)
         progress, epoch = self.progress, self.progress.step / self.mixture.steps_per_epoch
         if not torch.isfinite(torch.tensor(loss)):
-            raise ValueError(
+            raise UserError(
                 f"validation loss {loss} at step {progress.step}: lower learning_rate or use no mixed_precision"
             )
         progress.history.append({"step": progress.step, "epoch": epoch, "loss": loss, **losses})

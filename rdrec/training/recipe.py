@@ -3,6 +3,8 @@
 import dataclasses
 from dataclasses import dataclass, field
 
+from rdrec.errors import UserError
+
 
 def setting(default, help: str):
     """A field of the recipe with its help text; a list becomes a default factory."""
@@ -83,15 +85,15 @@ class Recipe:
         for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ValueError(f"{name} {value}: give more than 0")
+                raise UserError(f"{name} {value}: give more than 0")
         if self.model_name_or_path is None and self.model_config is None:
             self.model_name_or_path = "google-t5/t5-small"
         if self.model_name_or_path is not None and self.model_config is not None:
-            raise ValueError("model_name_or_path and model_config are both given: a run starts from one of them")
+            raise UserError("model_name_or_path and model_config are both given: a run starts from one of them")
         if self.lora_rank is not None and self.model_name_or_path is None:
-            raise ValueError("lora_rank: adapters need a checkpoint under them: give model_name_or_path")
+            raise UserError("lora_rank: adapters need a checkpoint under them: give model_name_or_path")
         if self.push_to_hub and self.hub_model_id is None:
-            raise ValueError("push_to_hub: say where: give hub_model_id NAMESPACE/NAME")
+            raise UserError("push_to_hub: say where: give hub_model_id NAMESPACE/NAME")
         if self.output_dir is None:
             self.output_dir = f"runs/{self.dataset.rstrip('/').rsplit('/', 1)[-1]}"
 

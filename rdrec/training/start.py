@@ -8,6 +8,7 @@ from peft import LoraConfig
 
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration, RDRecTokenizer
 from rdrec.checkpoints.loading import load_pretrained
+from rdrec.errors import UserError
 from rdrec.tasks.data import TaskData
 from rdrec.tasks.mixture import HALVES
 from rdrec.tasks.vocabulary import train_tokenizer
@@ -24,7 +25,7 @@ def make_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
 
     Raises
     ------
-    ValueError
+    UserError
         For a checkpoint of another size or kind, or an unknown key of `model_config`.
     """
     if recipe.model_name_or_path is None:
@@ -45,7 +46,7 @@ def _add_adapters(model: RDRecForConditionalGeneration, recipe: Recipe) -> None:
     values (LoRA, Hu et al., 2021); `save_pretrained` then writes the adapters alone."""
     base, _ = RDRecConfig.get_config_dict(recipe.model_name_or_path, revision=recipe.model_revision)
     if base.get("model_type") != "rdrec":
-        raise ValueError(
+        raise UserError(
             f"lora_rank: {recipe.model_name_or_path} is a plain T5, which adapters cannot be loaded over: give an "
             "RDRec checkpoint as model_name_or_path"
         )
@@ -65,13 +66,13 @@ def _new_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
         settings = json.loads(recipe.model_config)
         assert isinstance(settings, dict)
     except (json.JSONDecodeError, AssertionError):
-        raise ValueError(f"model_config {recipe.model_config!r}: give a mapping such as {{d_model: 128}}") from None
+        raise UserError(f"model_config {recipe.model_config!r}: give a mapping such as {{d_model: 128}}") from None
     known = set(RDRecConfig.__dataclass_fields__)
     for key in settings:
         if key in Recipe.__dataclass_fields__:
-            raise ValueError(f"model_config: {key} belongs outside it, as a setting of the recipe")
+            raise UserError(f"model_config: {key} belongs outside it, as a setting of the recipe")
         if key not in known:
-            raise ValueError(f"model_config: unknown key {key!r}: the keys are those of RDRecConfig")
+            raise UserError(f"model_config: unknown key {key!r}: the keys are those of RDRecConfig")
     catalog = {f"num_{kind}s": len(raw_ids) for kind, raw_ids in data.raw_ids.items()} if recipe.ids_as_tokens else {}
     tokenizer = train_tokenizer(training_texts(data), recipe.vocab_size, recipe.max_whole_words, **catalog)
     defaults = {"vocab_size": len(tokenizer), "max_whole_words": recipe.max_whole_words}
@@ -79,7 +80,7 @@ def _new_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
         # T5 1.1's convention (states are not scaled down before the head) goes with the small embeddings below.
         config = RDRecConfig(**{**defaults, **settings}, tie_word_embeddings=False)
     except StrictDataclassError as error:
-        raise ValueError(f"model_config: {error.__cause__ or error}") from error
+        raise UserError(f"model_config: {error.__cause__ or error}") from error
     model = RDRecForConditionalGeneration(config)
     # T5's unit variance is made for Adafactor's relative steps: under AdamW a new model stays for thousands of steps
     # where all items are equally likely.
