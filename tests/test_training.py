@@ -48,10 +48,10 @@ def weights(folder):
 def test_a_run_leaves_a_checkpoint_and_its_record(recipe, tmp_path, sample_data):
     record = train(recipe(report_to="tensorboard"))
     run = tmp_path / "run"
-    assert json.loads((run / "training_record.json").read_text()) == json.loads(json.dumps(record))
-    assert record["steps"] == 6 and record["dataset"]["fingerprint"] == sample_data.info["fingerprint"]
-    assert 0 < record["share_of_step_time_spent_on_data"] < 1 and record["tokens_per_second"] > 0
-    assert {"torch", "transformers"} <= set(record["versions"]) and record["recipe"]["seed"] == 42
+    assert json.loads((run / "training_record.json").read_text()) == json.loads(json.dumps(record.as_dict()))
+    assert record.steps == 6 and record.dataset["fingerprint"] == sample_data.info["fingerprint"]
+    assert 0 < record.share_of_step_time_spent_on_data < 1 and record.tokens_per_second > 0
+    assert {"torch", "transformers"} <= set(record.versions) and record.recipe["seed"] == 42
     assert list((run / "logs").rglob("events.out.tfevents.*"))
     again = parse_arguments(Recipe, "", ["--config", str(run / "recipe.yaml")])
     assert again == recipe(report_to="tensorboard")
@@ -92,7 +92,7 @@ def test_resume_goes_on_exactly(recipe, tmp_path):
     subprocess.run([sys.executable, "-c", "\n".join(program)], cwd=ROOT, check=True, capture_output=True)
     assert not (cut / "config.json").exists()
     record = train(recipe(output_dir=str(cut), lr_scheduler_type="linear", resume_from_checkpoint="last"))
-    assert record["steps"] == 6
+    assert record.steps == 6
     assert weights(cut) == weights(run)
 
 
@@ -116,7 +116,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(recipe, tmp_path):
         process.wait()
     assert not (run / "config.json").exists()
     record = train(recipe(save_steps=1, resume_from_checkpoint="last", max_train_steps=40))
-    assert record["steps"] >= 40 and (run / "config.json").is_file()
+    assert record.steps >= 40 and (run / "config.json").is_file()
     assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
 
 
@@ -131,9 +131,9 @@ def test_early_stopping_keeps_the_best_model(recipe, tmp_path):
             early_stopping_patience=2,
         )
     )
-    assert record["stopped_early"]
-    losses = [entry["loss"] for entry in record["validation"]]
-    assert record["best_validation_loss"] == min(losses) and len(losses) == losses.index(min(losses)) + 3
+    assert record.stopped_early
+    losses = [entry["loss"] for entry in record.validation]
+    assert record.best_validation_loss == min(losses) and len(losses) == losses.index(min(losses)) + 3
 
 
 def test_two_processes_train_the_same_model(recipe, tmp_path):
@@ -164,13 +164,13 @@ def test_sequences_alone_train(recipe, tmp_path, sample_dir):
     bare.info["fingerprint"] = fingerprint(bare)
     write_dataset(bare, tmp_path / "bare")
     record = train(recipe(dataset=str(tmp_path / "bare")))
-    assert record["draws_per_step"] == {"explanation": 0, "sequential": 6, "rationale": 0, "topn": 6}
-    assert set(record["validation"][0]) == {"step", "epoch", "loss", "sequential", "topn"}
+    assert record.draws_per_step == {"explanation": 0, "sequential": 6, "rationale": 0, "topn": 6}
+    assert set(record.validation[0]) == {"step", "epoch", "loss", "sequential", "topn"}
 
 
 def test_starting_from_a_checkpoint(recipe, tmp_path, tiny_checkpoint):
     record = train(recipe(model_name_or_path=str(tiny_checkpoint), model_config=None, reference_padding=True))
-    assert record["model"]["config"]["reference_padding"] is True
+    assert record.model["config"]["reference_padding"] is True
     assert load_pretrained(str(tmp_path / "run"))[0].config.reference_padding is True
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from rdrec.durable import recover
 from rdrec.errors import UserError
 
+from .files import CONFIG_FILE, RECORD_FILE
+
 
 BEST, LAST = "checkpoint-best", "checkpoint-last"
-RECORD_FILE, RECIPE_FILE, STATE_FILE = "training_record.json", "recipe.yaml", "training_state.json"
+STATE_FILE = "training_state.json"
 
 
 def promote_best(output_dir: Path) -> None:
@@ -22,14 +24,14 @@ def promote_best(output_dir: Path) -> None:
     best = output_dir / BEST
     if not best.is_dir():
         return
-    (output_dir / "config.json").unlink(missing_ok=True)
-    for path in sorted(best.iterdir(), key=lambda path: path.name == "config.json"):
+    (output_dir / CONFIG_FILE).unlink(missing_ok=True)
+    for path in sorted(best.iterdir(), key=lambda path: path.name == CONFIG_FILE):
         path.replace(output_dir / path.name)
     best.rmdir()
 
 
 def holds_run(output_dir: Path) -> bool:
-    return any((output_dir / name).exists() for name in (LAST, BEST, RECORD_FILE, "config.json"))
+    return any((output_dir / name).exists() for name in (LAST, BEST, RECORD_FILE, CONFIG_FILE))
 
 
 def prepare_output_dir(output_dir: Path, resume: str | None, overwrite: bool) -> Path | None:
@@ -65,7 +67,7 @@ def prepare_output_dir(output_dir: Path, resume: str | None, overwrite: bool) ->
         for name in (LAST, BEST, "logs"):
             shutil.rmtree(output_dir / name, ignore_errors=True)
         # An old model's figures must not stand beside the new one.
-        for path in [output_dir / "config.json", output_dir / RECORD_FILE, *output_dir.glob("eval_*")]:
+        for path in [output_dir / CONFIG_FILE, output_dir / RECORD_FILE, *output_dir.glob("eval_*")]:
             path.unlink(missing_ok=True)
     output_dir.mkdir(parents=True, exist_ok=True)
     return None

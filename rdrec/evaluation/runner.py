@@ -1,6 +1,5 @@
 """One evaluation from flags to files, on one or several processes: load, answer, gather, score, write."""
 
-import hashlib
 import os
 import time
 from pathlib import Path
@@ -10,18 +9,18 @@ import pyarrow.parquet as pq
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from dataset_builder.files import sha256_of
 from rdrec.checkpoints.environment import package_versions, use_all_cores
+from rdrec.checkpoints.files import RESULTS_FILES, weights_file
 from rdrec.checkpoints.loading import check_same_catalog, load_pretrained
-from rdrec.durable import whole_file, write_json
+from rdrec.checkpoints.records import DATASET_KEYS, EvaluationResults
+from rdrec.durable import whole_file
 from rdrec.errors import UserError
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.data import TaskData
 
 from . import model_ranking
 from .report import format_table, reference_points
-
-
-RESULTS_FILES = {"test": "eval_results.json", "validation": "eval_results_validation.json"}
 
 
 class Evaluation:
@@ -109,27 +108,26 @@ class Evaluation:
         for task, table in answers.items():
             with whole_file(output_dir / f"eval_{arguments.split}_{task}.parquet") as work:
                 pq.write_table(table, work, compression="zstd")
-        files = (local / name for name in ("model.safetensors", "adapter_model.safetensors"))
-        weights = next((path for path in files if path.is_file()), None)
-        content = {
-            "model": local.name if local.is_dir() else arguments.model,
-            "model_revision": arguments.model_revision,
-            "model_sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
-            "dataset": {key: data.info[key] for key in ("domain", "protocol", "seed", "counts", "fingerprint")},
-            "protocol": protocol,
-            "split": arguments.split,
-            "seed": arguments.seed,
-            "max_samples": arguments.max_samples,
-            "exact": arguments.exact,
-            "length_penalty": arguments.length_penalty,
-            "batch_size": arguments.batch_size,
-            "mixed_precision": accelerator.mixed_precision,
-            "processes": accelerator.num_processes,
-            "queries": {task: table.num_rows for task, table in answers.items()},
-            "results": results,
-            "reference_points": points,
-            "minutes": minutes,
-            "cores": os.cpu_count(),
-            "versions": package_versions(),
-        }
-        write_json(output_dir / RESULTS_FILES[arguments.split], content)
+        weights = weights_file(local)
+        content = EvaluationResults(
+            model=local.name if local.is_dir() else arguments.model,
+            model_revision=arguments.model_revision,
+            model_sha256=sha256_of(weights) if weights.is_file() else None,
+            dataset={key: data.info[key] for key in DATASET_KEYS},
+            protocol=protocol,
+            split=arguments.split,
+            seed=arguments.seed,
+            max_samples=arguments.max_samples,
+            exact=arguments.exact,
+            length_penalty=arguments.length_penalty,
+            batch_size=arguments.batch_size,
+            mixed_precision=accelerator.mixed_precision,
+            processes=accelerator.num_processes,
+            queries={task: table.num_rows for task, table in answers.items()},
+            results=results,
+            reference_points=points,
+            minutes=minutes,
+            cores=os.cpu_count(),
+            versions=package_versions(),
+        )
+        content.write(output_dir / RESULTS_FILES[arguments.split])

@@ -23,6 +23,8 @@ from transformers.utils import logging as transformers_logging
 from rdrec.arguments import write_yaml
 from rdrec.checkpoints import run_folder
 from rdrec.checkpoints.environment import package_versions, use_all_cores
+from rdrec.checkpoints.files import RECIPE_FILE, RECORD_FILE
+from rdrec.checkpoints.records import TrainingRecord
 from rdrec.durable import put_in_place, replace_folder, write_json
 from rdrec.errors import UserError
 from rdrec.sample.build import load_tables_of
@@ -82,14 +84,13 @@ class StopRequest:
             signal.signal(number, handler)
 
 
-def train(recipe: Recipe) -> dict | None:
+def train(recipe: Recipe) -> TrainingRecord | None:
     """Train as the recipe says and leave the best model in `recipe.output_dir`.
 
     Returns
     -------
-    dict or None
-        The training record, as written to `training_record.json`; None where the run was stopped by a signal (its state
-        is saved).
+    TrainingRecord or None
+        As written to `training_record.json`; None where the run was stopped by a signal (its state is saved).
 
     Raises
     ------
@@ -180,8 +181,8 @@ def train(recipe: Recipe) -> dict | None:
         return None
     record = run.record(total_steps)
     if accelerator.is_main_process:
-        write_yaml(recipe.reproducing(), output_dir / run_folder.RECIPE_FILE)
-        write_json(output_dir / run_folder.RECORD_FILE, record)
+        write_yaml(recipe.reproducing(), output_dir / RECIPE_FILE)
+        record.write(output_dir / RECORD_FILE)
         run_folder.promote_best(output_dir)
     accelerator.end_training()
     return record
@@ -413,26 +414,26 @@ class _Run:
             put_in_place(work, self.output_dir / run_folder.LAST)
         self.accelerator.wait_for_everyone()
 
-    def record(self, total_steps: int) -> dict:
+    def record(self, total_steps: int) -> TrainingRecord:
         """Everything needed to run this again and to see whether it came out the same."""
         progress, info = self.progress, self.data.info
         model = self.accelerator.unwrap_model(self.model)
-        return {
-            "recipe": self.recipe.reproducing(),
-            "dataset": {key: info[key] for key in ("domain", "protocol", "seed", "source", "counts", "fingerprint")},
-            "model": {"parameters": model.num_parameters(), "config": json.loads(model.config.to_json_string())},
-            "steps": progress.step,
-            "steps_per_epoch": self.mixture.steps_per_epoch,
-            "draws_per_step": self.mixture.draws,
-            "stopped_early": progress.step < total_steps,
-            "best_step": progress.best_step,
-            "best_validation_loss": progress.best_loss,
-            "validation": progress.history,
-            "minutes": round(progress.seconds / 60, 3),
-            "tokens_per_second": round(self.tokens_done / max(self.step_seconds, 1e-9), 1),
-            "share_of_step_time_spent_on_data": round(self.data_seconds / max(self.step_seconds, 1e-9), 4),
-            "processes": self.accelerator.num_processes,
-            "device": str(self.accelerator.device.type),
-            "mixed_precision": self.accelerator.mixed_precision,
-            "versions": package_versions(),
-        }
+        return TrainingRecord(
+            recipe=self.recipe.reproducing(),
+            dataset={key: info[key] for key in ("domain", "protocol", "seed", "source", "counts", "fingerprint")},
+            model={"parameters": model.num_parameters(), "config": json.loads(model.config.to_json_string())},
+            steps=progress.step,
+            steps_per_epoch=self.mixture.steps_per_epoch,
+            draws_per_step=self.mixture.draws,
+            stopped_early=progress.step < total_steps,
+            best_step=progress.best_step,
+            best_validation_loss=progress.best_loss,
+            validation=progress.history,
+            minutes=round(progress.seconds / 60, 3),
+            tokens_per_second=round(self.tokens_done / max(self.step_seconds, 1e-9), 1),
+            share_of_step_time_spent_on_data=round(self.data_seconds / max(self.step_seconds, 1e-9), 4),
+            processes=self.accelerator.num_processes,
+            device=str(self.accelerator.device.type),
+            mixed_precision=self.accelerator.mixed_precision,
+            versions=package_versions(),
+        )
