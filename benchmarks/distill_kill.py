@@ -3,7 +3,7 @@
     python -m benchmarks.distill_kill --texts 2000 --kills 20
 
 Starts distill.py against a chat server in this process, kills it with SIGKILL, starts it again with the same command,
-and so on; then compares with a run that nobody killed. `tests/test_distill.py` does the same with fewer.
+and so on; then compares with a run that nobody killed. `tests/distillation/test_distill.py` does the same with fewer.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rdrec.distillation.asking import key_of
 from rdrec.distillation.run import JOURNAL_FILE, OUTPUT_FILE
-from tests.loopback import Loopback, Reply, chat, sentences
+from tests.fakes.loopback import Loopback, Reply, chat, sentences
 
 
 ROOT = Path(__file__).resolve().parents[1]

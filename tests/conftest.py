@@ -42,7 +42,7 @@ def hub(tmp_path, monkeypatch):
     """An empty Hub on the loopback, which this process and the ones it starts take for the real one."""
     from huggingface_hub import constants, hf_api
 
-    from .hub_server import Account, HubServer
+    from tests.fakes.hub_server import Account, HubServer
 
     tokens = {
         "hf_writer": Account("rdrec", orgs=("lab",)),
