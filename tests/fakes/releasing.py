@@ -17,7 +17,7 @@ def asked(*flags) -> Release:
 
 
 def ask_stranger(script: str, *given, folder: Path, python: str = sys.executable, **settings: str) -> dict:
-    """The JSON on the last line of `tests/fakes/SCRIPT`, run in `folder` with an empty cache, without this repository."""
+    """The JSON on the last line of `tests/fakes/SCRIPT`, run in `folder`, an empty cache and no repository."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     done = subprocess.run(
         [python, "-I", str(Path(__file__).with_name(script)), *map(str, given)],
