@@ -1,4 +1,8 @@
-"""Fixtures: the shared data, the embedded sample, and a tiny checkpoint, each made once a run."""
+"""Fixtures: the shared data, the embedded sample, a tiny checkpoint, and the loopback Hub.
+
+The dataset and the checkpoint are committed in `tests/fixtures/`, where `make.py` writes them anew; this file is the
+only place that reads them.
+"""
 
 import os
 import sys
@@ -11,12 +15,12 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-import torch  # noqa: E402
-
 
 ROOT = Path(__file__).resolve().parents[1]
 # Two processes on the CPU; `accelerate launch` itself would ask for MPI.
 TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+FIXTURES = Path(__file__).with_name("fixtures")
+DATASET, CHECKPOINT = FIXTURES / "dataset", FIXTURES / "checkpoint"
 TINY_MODEL = '{"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}'
 
 
@@ -30,11 +34,9 @@ def shared_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def sample_dir(tmp_path_factory) -> Path:
-    """The embedded sample as a dataset folder."""
-    from rdrec.sample.build import build_sample
-
-    return build_sample(tmp_path_factory.mktemp("sample") / "sample")
+def sample_dir() -> Path:
+    """The embedded sample as a dataset folder. It is the committed one: copy it before you change it."""
+    return DATASET
 
 
 @pytest.fixture
@@ -96,13 +98,11 @@ def sample_data(sample_dir):
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory, sample_data) -> Path:
-    """An untrained checkpoint of the sample's catalog."""
-    from rdrec.training.recipe import Recipe
-    from rdrec.training.start import make_model
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """An untrained checkpoint of the sample's catalog: the committed weights, saved whole by today's code."""
+    from rdrec.checkpoints.loading import load_pretrained
 
-    torch.manual_seed(0)
-    model, tokenizer = make_model(Recipe(model_config=TINY_MODEL), sample_data)
+    model, tokenizer = load_pretrained(str(CHECKPOINT))
     path = tmp_path_factory.mktemp("checkpoint") / "tiny"
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)

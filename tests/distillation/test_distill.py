@@ -19,7 +19,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.distill_kill import kill_and_go_on
 from rdrec.distillation import client, limiter
 from rdrec.distillation.client import Pool, ServerLost, root_of, teacher_name
 from rdrec.distillation.journal import Journal
@@ -29,6 +28,7 @@ from rdrec.distillation.prompts import load_prompt, prepare
 from rdrec.distillation.run import Stopped, distill
 from rdrec.distillation.settings import Settings
 from rdrec.errors import DatasetError
+from tests.fakes.killing import kill_and_go_on
 from tests.fakes.loopback import Loopback, Reply, chat, good, sentences
 
 

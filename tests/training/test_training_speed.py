@@ -5,11 +5,8 @@ from itertools import combinations
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import speed
-from benchmarks.reference_plan import ReferencePlan
-from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration
+from modeling_rdrec import RDRecForConditionalGeneration
 from modeling_rdrec import loss_rdrec as loss_module
 from modeling_rdrec.fast_linear import FastLinear, use_fast_linear
 from modeling_rdrec.loss_rdrec import head_cross_entropy
@@ -269,46 +266,3 @@ def test_rows_of_different_lengths_share_no_batch(tokenizer):
     assert [family for family, _ in groups] == ["sequential"] * 2
     short, long = (group["input_ids"] for _, group in groups)
     assert len(short) == len(long) == 2 and short.shape[1] < long.shape[1] / 10
-
-
-# --- what is measured ------------------------------------------------------------------------------------------------
-
-
-def test_the_reference_plan_answers_what_generate_does(model, tokenizer):
-    prompts = ["user_3 item_10 item_20", "user_4 item_11 item_12"]
-    plan = ReferencePlan(model, tokenizer)
-    batch = tokenizer(prompts, padding=True, return_tensors="pt")
-    want = model.generate(
-        **batch,
-        task_ids=torch.tensor([1, 1]),
-        num_beams=20,
-        num_return_sequences=15,
-        max_length=50,
-        early_stopping=True,
-    )
-    assert torch.equal(plan.recommend(prompts), want)
-    texts = plan.explain(prompts)
-    assert len(texts) == 6 and torch.equal(texts[0], texts[1]) and torch.equal(texts[1], texts[2])
-
-
-def test_the_reference_plan_trains_on_one_padded_batch(model, tokenizer, sample_data, monkeypatch):
-    seen = []
-    forward = RDRecForConditionalGeneration.forward
-    monkeypatch.setattr(
-        RDRecForConditionalGeneration, "forward", lambda self, **batch: seen.append(batch) or forward(self, **batch)
-    )
-    rows = TaskMixture(sample_data, batch_size=16, seed=3).rows(0)
-    before = model.shared.weight.clone()
-    ReferencePlan(model, tokenizer).train_step(rows)
-    assert [len(batch["input_ids"]) for batch in seen] == [len(rows)]
-    assert not torch.equal(model.shared.weight, before)
-
-
-def test_useful_operations_are_those_of_a_row_without_padding():
-    settings = speed.MODELS["small"]
-    model = RDRecForConditionalGeneration(RDRecConfig(vocab_size=speed.VOCAB_SIZE, **settings)).eval()
-    model.set_attn_implementation("eager")
-    batch = {"input_ids": torch.ones(1, 40, dtype=torch.long), "labels": torch.ones(1, 5, dtype=torch.long)}
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(**batch, task_ids=torch.tensor([1]))
-    assert 3 * counter.get_total_flops() == speed.useful_training_flops(settings, [(40, 5)])
