@@ -14,6 +14,9 @@ import pytest
 # No test reaches a hub; without this a path that is not there would be looked up on one.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# The models are so small that a second thread only waits: on a busy machine of two cores it costs eight times the time.
+# Set before torch is imported; processes that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +25,14 @@ TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", 
 FIXTURES = Path(__file__).with_name("fixtures")
 DATASET, CHECKPOINT = FIXTURES / "dataset", FIXTURES / "checkpoint"
 TINY_MODEL = '{"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}'
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_core():
+    """Training and evaluation in this process find one core, as OMP_NUM_THREADS has it; they would take them all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

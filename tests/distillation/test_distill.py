@@ -133,7 +133,7 @@ def test_parser_flags_what_is_wrong(answer, halves, flags):
         assert found.halves == halves
 
 
-def test_parser_survives_anything_quickly():
+def test_parser_survives_anything():
     rng = random.Random(0)
     pieces = [
         "1. ",
@@ -152,12 +152,10 @@ def test_parser_survives_anything_quickly():
         "item attributes:",
     ]
     pieces += [" ", "*", "(", "<think>", "The user"]
-    begun = time.monotonic()
     for _ in range(150):
         parse_answer("".join(rng.choices(pieces, k=rng.randrange(4000))))
-    for piece in pieces:
+    for piece in pieces:  # so long that a search which starts over at each place would not come to an end
         parse_answer(piece * (1_000_000 // len(piece)))
-    assert time.monotonic() - begun < 10
     assert parse_answer("1. " + A, "length").flags == ("cut_off", "missing_item_attributes")
     assert len(parse_answer("1. " + "a " * 10**6).halves[0]) <= MAX_ANSWER_CHARS
 
@@ -687,12 +685,11 @@ def test_server_dying_midway_stops_and_goes_on(tmp_path):
         return Reply(chat(sentences(question.text)), delay=0.02)
 
     with Loopback(dies) as server:
-        begun = time.monotonic()
         with pytest.raises(
             Stopped, match=r"no answer for \d+ s .* of 200 texts are done and kept; run the same"
         ) as stop:
             distilled(server, tmp_path, *texts(200), concurrency=4, patience=2.0)
-        assert 2 < time.monotonic() - begun < 15
+    assert int(re.search(r"no answer for (\d+) s", str(stop.value))[1]) >= 2
     done = int(re.search(r"; (\d+) of 200", str(stop.value))[1])
     with Loopback() as server:
         info, _ = distilled(server, tmp_path, *texts(200))
@@ -818,10 +815,8 @@ def test_script_stops_in_one_line(tmp_path):
     gone._socket.close()
     reviews = tmp_path / "r.jsonl"
     reviews.write_text("".join(json.dumps(row) + "\n" for row in rows_of(*texts(300))()))
-    begun = time.monotonic()
     made = run_script("--reviews", reviews, "--endpoint", gone.url, "--output", tmp_path / "o")
-    # 2.3 s on an idle machine, nearly all of it imports: they take several times as long on a busy one.
-    assert time.monotonic() - begun < 30 and made.returncode == 2 and made.stderr.count("\n") == 1
+    assert made.returncode == 2 and made.stderr.count("\n") == 1
     assert made.stderr.startswith(f"error: {gone.url}: cannot be reached")
 
     def dies(question):
@@ -852,10 +847,8 @@ def test_silent_server_is_given_up_within_ten_seconds(tmp_path, monkeypatch):
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        begun = time.monotonic()
         with pytest.raises(DatasetError, match="cannot be reached .no answer within 1 s"):
             distilled(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, "x")
-    assert time.monotonic() - begun < 3
 
 
 def test_killed_at_random_moments_it_loses_nothing_and_asks_nothing_twice(tmp_path):
