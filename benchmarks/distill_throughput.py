@@ -21,7 +21,7 @@ from pathlib import Path
 from rdrec.distillation.client import Answer
 from rdrec.distillation.run import distill
 from rdrec.distillation.settings import Settings
-from tests.loopback import sentences
+from tests.fakes.loopback import sentences
 
 
 WORDS = "lamp dim strong clip cheap switch bright cable light warm cold handle price box colour".split()
@@ -85,7 +85,7 @@ class Watch:
 def with_server(count: int, concurrency: int, delay: float) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "tests.loopback", str(port), str(delay)])
+    server = subprocess.Popen([sys.executable, "-m", "tests.fakes.loopback", str(port), str(delay)])
     try:
         for _ in range(100):
             time.sleep(0.1)

@@ -23,7 +23,7 @@ os.environ["HF_HUB_OFFLINE"] = "0"
 from huggingface_hub import constants, logging  # noqa: E402
 
 from rdrec.publishing.hub import Hub, PublishError, Target, with_manifest  # noqa: E402
-from tests.hub_server import Account, HubServer  # noqa: E402
+from tests.fakes.hub_server import Account, HubServer  # noqa: E402
 
 
 def release(seed: int, large: int) -> dict[str, bytes]:
