@@ -41,8 +41,7 @@ def main() -> int:
         return 130
     if PartialState().is_main_process:
         print(
-            f"best validation loss {record.best_validation_loss:.4f} at step {record.best_step} of "
-            f"{record.steps}, {record.minutes:.1f} minutes, {record.tokens_per_second:,.0f} tokens/s, "
+            f"{record.summary()}, {record.minutes:.1f} minutes, {record.tokens_per_second:,.0f} tokens/s, "
             f"{record.share_of_step_time_spent_on_data:.1%} of step time spent on data: {recipe.output_dir}"
         )
         if recipe.push_to_hub:

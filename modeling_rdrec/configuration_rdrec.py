@@ -46,8 +46,6 @@ class RDRecConfig(T5Config):
         marked by whole-word embeddings.
     reads_users : bool
         With `history="decoder"`: recommendation prompts name the user. Without, users are known by their history alone.
-    items_have_text : bool
-        Items' vectors were composed of their texts' pieces while training, so that new items can be made from text.
     prior_weight, prior_offset : float
         Weight w and offset o of the counted transitions that are added to an item's log-probability: w * log(count + o)
         (see `transitions.py`). A weight of 0 leaves them out.
@@ -68,7 +66,6 @@ class RDRecConfig(T5Config):
     max_history: int = 20
     ids_are_pieces: bool = False
     reads_users: bool = True
-    items_have_text: bool = False
     prior_weight: float = 0.0
     prior_offset: float = 1.0
     fit_on: str = "train"

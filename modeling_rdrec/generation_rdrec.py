@@ -111,7 +111,7 @@ class RDRecGenerationMixin:
         ranked: list[RankedItems] = [None] * len(histories)
         with torch.inference_mode(), fast_linear():
             if self.config.history == "decoder" and self.config.ids_are_pieces:
-                for rows, scores in self._catalog_scores(tokenizer, users, histories, trie, prior):
+                for rows, scores in self.catalog_scores(tokenizer, users, histories, trie, prior):
                     for row, answer in zip(rows, best_of_catalog(scores, trie, [refused[row] for row in rows], k)):
                         ranked[row] = answer
             else:
@@ -184,7 +184,7 @@ class RDRecGenerationMixin:
         ranked: list[RankedItems] = [None] * len(lists)
         with torch.inference_mode(), fast_linear():
             if in_decoder and self.config.ids_are_pieces:
-                for rows, scores in self._catalog_scores(tokenizer, users, histories, trie, prior):
+                for rows, scores in self.catalog_scores(tokenizer, users, histories, trie, prior):
                     scores = scores.cpu().numpy()
                     for row, all_scores in zip(rows, scores):
                         ranked[row] = _in_order(lists[row], all_scores[trie.places_of(lists[row]).numpy()], k)
@@ -252,7 +252,7 @@ class RDRecGenerationMixin:
         """
         if self.config.history != "decoder" or not self.config.ids_are_pieces:
             raise ValueError("add_items needs history='decoder' and ids that are pieces of the vocabulary")
-        if not self.config.items_have_text:
+        if tokenizer.item_pieces is None:
             raise ValueError("this model's items were trained without texts: train it with item_text first")
         pieces = tokenizer.text_pieces(list(texts.values()))
         for raw_id, row in zip(texts, pieces):
@@ -367,7 +367,7 @@ class RDRecGenerationMixin:
             states = states.last_hidden_state.expand(len(rows), -1, -1)
             yield rows, states, mask.expand(len(rows), -1), prefix
 
-    def _catalog_scores(
+    def catalog_scores(
         self, tokenizer, users, histories, trie, prior: bool
     ) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Log-probabilities of all items after each history, batch by batch; ids are pieces."""

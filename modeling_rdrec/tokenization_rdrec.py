@@ -23,7 +23,8 @@ from .transitions import Transitions
 
 
 WHOLE_WORD = re.compile(r"\b(?:user|item)_\d+")
-CATALOG_FILE, TRIE_FILE, TRANSITIONS_FILE = "catalog.json", "catalog_trie.npy", "transitions.npy"
+CATALOG_FILE, TRIE_FILE, TRANSITIONS_FILE = "catalog.json", "catalog_trie.npy", "catalog_transitions.npy"
+PIECES_FILE = "catalog_pieces.npy"
 MEND_TOO_MANY = "shorten the history or the candidate list"
 
 
@@ -42,6 +43,9 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         asked for. Without it the trie is built then.
     transitions_file : str, optional
         The counted transitions of the training parts (`transitions.py`), read when they are asked for.
+    pieces_file : str, optional
+        The pieces of the vocabulary that items' vectors are composed of (`item_text.py`), as an array of integers: the
+        attribute `item_pieces`, int64, or None where items have no texts.
 
     Other arguments are those of `PreTrainedTokenizerFast`.
     """
@@ -52,6 +56,7 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         "catalog_file": CATALOG_FILE,
         "trie_file": TRIE_FILE,
         "transitions_file": TRANSITIONS_FILE,
+        "pieces_file": PIECES_FILE,
     }
     model_input_names = ["input_ids", "attention_mask", "whole_word_ids"]
 
@@ -62,6 +67,7 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         catalog_file: str | None = None,
         trie_file: str | None = None,
         transitions_file: str | None = None,
+        pieces_file: str | None = None,
         **kwargs,
     ):
         super().__init__(*args, max_whole_words=max_whole_words, **kwargs)
@@ -69,6 +75,7 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         self.catalog = None
         self._transitions: Transitions | None = None
         self._transitions_file = transitions_file
+        self.item_pieces = None if pieces_file is None else np.load(pieces_file, allow_pickle=False)
         if catalog_file is not None:
             with open(catalog_file, encoding="utf-8") as file:
                 self.set_catalog(**json.load(file))
@@ -179,9 +186,14 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         self._transitions, self._transitions_file = counted, None
 
     def text_pieces(self, texts: list[str]) -> list[list[int]]:
-        """The pieces of the vocabulary that items' texts are written with, each once, unknown ones left out."""
+        """The pieces that each text is written with, each once: those that items' vectors are composed of
+        (`item_pieces`), or, before these are chosen, all that are no item's own."""
         encoded = self(texts, add_special_tokens=False)["input_ids"] if texts else []
-        return [[piece for piece in dict.fromkeys(row) if piece != self.unk_token_id] for row in encoded]
+        if self.item_pieces is not None:
+            known = set(self.item_pieces.tolist())
+            return [[piece for piece in dict.fromkeys(row) if piece in known] for row in encoded]
+        apart = {self.unk_token_id, *self.catalog_trie().token.tolist()}
+        return [[piece for piece in dict.fromkeys(row) if piece not in apart] for row in encoded]
 
     def with_items(self, raw_ids: list[str]) -> "RDRecTokenizer":
         """A tokenizer that knows these items too: a piece of the vocabulary for each, after all others.
@@ -206,7 +218,7 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         return grown
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write `catalog.json`, its trie and the transitions beside `tokenizer.json` (which holds the vocabulary)."""
+        """Write `catalog.json` and what goes with it beside `tokenizer.json` (which holds the vocabulary)."""
         if self.catalog is None:
             return ()
         prefix = filename_prefix + "-" if filename_prefix else ""
@@ -214,11 +226,14 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         with open(path, "w", encoding="utf-8") as file:
             json.dump(self.catalog, file, ensure_ascii=False)
         self.catalog_trie().save(trie_path)
-        if self.transitions is None:
-            return (path, trie_path)
-        transitions_path = os.path.join(save_directory, prefix + TRANSITIONS_FILE)
-        self.transitions.save(transitions_path)
-        return (path, trie_path, transitions_path)
+        written = [path, trie_path]
+        if self.transitions is not None:
+            written.append(os.path.join(save_directory, prefix + TRANSITIONS_FILE))
+            self.transitions.save(written[-1])
+        if self.item_pieces is not None:
+            written.append(os.path.join(save_directory, prefix + PIECES_FILE))
+            np.save(written[-1], self.item_pieces)
+        return tuple(written)
 
     def _save_pretrained(self, save_directory, file_names, legacy_format=None, filename_prefix=None):
         saved = super()._save_pretrained(save_directory, file_names, legacy_format, filename_prefix)

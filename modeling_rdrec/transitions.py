@@ -1,7 +1,7 @@
 """Counted transitions: what followed what in the training parts, as a prior beside a checkpoint.
 
     counts = Transitions.count(training_parts, num_items=12101)
-    counts.save("runs/beauty/transitions.npy")
+    counts.save("runs/beauty/catalog_transitions.npy")
     counts.weighted(histories)              # [users, items]: how often each item followed a user's last items
 
 A model that has seen few purchases knows less about rare items than their plain counts do; at search time the two are

@@ -84,7 +84,11 @@ class TrainingRecord(Record):
     draws_per_step: dict[str, int] | None = None
     stopped_early: bool | None = None
     best_step: int
-    best_validation_loss: float
+    best_validation_loss: float | None  # mean of the text tasks; None without texts, or where nothing is held out
+    fit_on: str = "train"
+    metric_for_best_model: str = "loss"
+    best_metric: float | None = None
+    prior: dict[str, Any] | None = None  # "weight", "offset", and validation figures "with" and "without"
     validation: list[dict[str, float]] = field(default_factory=list)
     minutes: float
     tokens_per_second: float
@@ -93,6 +97,13 @@ class TrainingRecord(Record):
     device: str
     mixed_precision: str
     versions: dict[str, str]
+
+    def summary(self) -> str:
+        """How good the kept model is on validation, and which step's it is."""
+        if self.best_metric is None:
+            return f"fitted on {self.fit_on}, the model of step {self.best_step} of {self.steps}"
+        value = self.best_metric if self.metric_for_best_model != "loss" else self.best_validation_loss
+        return f"best validation {self.metric_for_best_model} {value:.4f} at step {self.best_step} of {self.steps}"
 
 
 @dataclass(kw_only=True)
