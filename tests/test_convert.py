@@ -59,8 +59,8 @@ def test_a_module_saved_whole_becomes_our_checkpoint(original, saved, tmp_path, 
     model = RDRecForConditionalGeneration.from_pretrained(tmp_path / "out").eval()
     config = model.config
     assert (config.num_tasks, config.prompt_length, config.num_layers, config.d_kv) == (4, 2, 2, 8)
-    assert config.reference_padding and record["class"].endswith("Original")
-    assert record["prompt_length"] == 2 and "/" not in record["tokenizer"]
+    assert config.reference_padding and record.class_.endswith("Original")
+    assert record.prompt_length == 2 and "/" not in record.tokenizer
     theirs, ours = original.state_dict(), model.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     tokenizer = RDRecTokenizer.from_pretrained(tmp_path / "out")
@@ -72,7 +72,7 @@ def test_a_module_saved_whole_becomes_our_checkpoint(original, saved, tmp_path, 
         embeds = torch.cat([prompt, original.shared(batch["input_ids"]) + words], dim=1)
         wanted = original(inputs_embeds=embeds, labels=torch.tensor([[5, 1]])).logits
     assert torch.allclose(got, wanted, atol=1e-5)
-    assert json.loads((tmp_path / "out" / "conversion_record.json").read_text()) == record
+    assert json.loads((tmp_path / "out" / "conversion_record.json").read_text()) == record.as_dict()
     assert "pytorch_model.bin" not in os.listdir(tmp_path / "out")
 
 
