@@ -1,6 +1,6 @@
 """Kill -9 at random moments: what is answered stays answered, and the output is that of an uninterrupted run.
 
-    python -m benchmarks.distill_kill --texts 2000 --kills 20
+    python -m research.distill_kill --texts 2000 --kills 20
 
 Starts distill.py against a chat server in this process, kills it with SIGKILL, starts it again with the same command,
 and so on; then compares with a run that nobody killed. `tests/test_distill.py` does the same with fewer.
