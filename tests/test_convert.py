@@ -14,6 +14,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from modeling_rdrec import RDRecForConditionalGeneration, RDRecTokenizer
 from rdrec.conversion.convert import convert
 from rdrec.conversion.unpickle import Checkpoint, CheckpointError, Shell
+from rdrec.errors import UserError
 
 
 class Original(T5ForConditionalGeneration):
@@ -211,7 +212,7 @@ def test_models_that_are_not_the_papers_are_named(original, tmp_path, shared_dir
     def refuse(message, prompt_length=2, name=tokenizer, **changes):
         path = tmp_path / "m.pt"
         torch.save({k: v for k, v in {**state, **changes}.items() if v is not None}, path)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             convert(path, tmp_path / "out", name, prompt_length)
         assert not (tmp_path / "out").exists()
 
@@ -225,6 +226,7 @@ def test_models_that_are_not_the_papers_are_named(original, tmp_path, shared_dir
         "pieces, the checkpoint has 100 embeddings",
         **{name: torch.ones(100, 16) for name in state if state[name].shape[0] == 32128},
     )
+    refuse("none: no tokenizer there, or none that can be had from the Hub", name=str(tmp_path / "none"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")
     with pytest.raises(CheckpointError, match="full: not empty"):

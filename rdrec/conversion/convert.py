@@ -11,7 +11,7 @@ from dataset_builder.tables import load_tables
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration
 from rdrec.checkpoints.environment import package_versions
 from rdrec.checkpoints.files import CONVERSION_FILE
-from rdrec.checkpoints.loading import rdrec_tokenizer
+from rdrec.checkpoints.loading import load_tokenizer, rdrec_tokenizer
 from rdrec.checkpoints.records import DATASET_KEYS, ConversionRecord
 from rdrec.durable import replace_folder
 from rdrec.tasks.data import TaskData
@@ -45,8 +45,8 @@ def convert(
 
     Raises
     ------
-    CheckpointError
-        For a file that is refused, or that holds another model.
+    UserError
+        For a file that is refused (CheckpointError) or holds another model, and where there is no such tokenizer.
     """
     if output_dir.exists() and any(output_dir.iterdir()):
         raise CheckpointError(f"--output_dir {output_dir}: not empty; name another folder")
@@ -55,7 +55,7 @@ def convert(
     tensors = _tensors(source, checkpoint)
     config = _config(source, {} if module is None else module.state, tensors, prompt_length)
     model = _model(source, config, tensors)
-    tokenizer = rdrec_tokenizer(AutoTokenizer.from_pretrained(tokenizer_name), config.max_whole_words)
+    tokenizer = rdrec_tokenizer(load_tokenizer(AutoTokenizer, tokenizer_name), config.max_whole_words)
     if len(tokenizer) > config.vocab_size:
         raise CheckpointError(
             f"{tokenizer_name}: {len(tokenizer)} pieces, the checkpoint has {config.vocab_size} embeddings: give the "
