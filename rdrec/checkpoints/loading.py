@@ -45,7 +45,7 @@ def load_pretrained(
         over = json.loads(Path(adapter).read_text(encoding="utf-8"))
         base, _ = load_pretrained(over["base_model_name_or_path"], over.get("revision"), max_whole_words)
         model = PeftModel.from_pretrained(base, name, revision=revision).merge_and_unload()
-        return model, RDRecTokenizer.from_pretrained(name, revision=revision)
+        return model, load_tokenizer(RDRecTokenizer, name, revision)
     kind = stored.get("model_type")
     if kind not in ("t5", "rdrec"):
         raise UserError(f"{name}: a checkpoint of kind {kind!r}: give a T5 or RDRec checkpoint")
@@ -70,15 +70,30 @@ def load_pretrained(
     if missing := set(report["missing_keys"]) - new:
         raise UserError(f"{name}: its weights lack {min(missing)}: get it anew")
     if kind == "rdrec":
-        tokenizer = RDRecTokenizer.from_pretrained(name, revision=revision)
+        tokenizer = load_tokenizer(RDRecTokenizer, name, revision)
     else:
-        tokenizer = rdrec_tokenizer(AutoTokenizer.from_pretrained(name, revision=revision), rows)
+        tokenizer = rdrec_tokenizer(load_tokenizer(AutoTokenizer, name, revision), rows)
     if len(tokenizer) > model.config.vocab_size:
         raise UserError(
             f"{name}: its tokenizer has {len(tokenizer)} pieces, its model {model.config.vocab_size} embeddings: they "
             "do not belong together, get both anew"
         )
     return model, tokenizer
+
+
+def load_tokenizer(kind: type, name: str, revision: str | None = None):
+    """A tokenizer of a kind (`RDRecTokenizer`, or `AutoTokenizer` for what is stored) from a folder or the Hub.
+
+    Raises
+    ------
+    UserError
+        There is none.
+    """
+    try:
+        return kind.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:  # transformers raises either where files are missing
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{name}: no tokenizer there, or none that can be had from the Hub: {reason}") from error
 
 
 def rdrec_tokenizer(base, max_whole_words: int) -> RDRecTokenizer:

@@ -57,7 +57,8 @@ class Record:
                     "make it again, or delete it"
                 )
             values[one.name] = content[key]
-        if values["dataset"] is not None and not set(DATASET_KEYS) <= set(values["dataset"]):
+        dataset = values.get("dataset")
+        if dataset is not None and not set(DATASET_KEYS) <= set(dataset):
             raise UserError(
                 f"{path}: not a file that {cls.written_by} wrote ('dataset' lacks some of {', '.join(DATASET_KEYS)}): "
                 "make it again, or delete it"

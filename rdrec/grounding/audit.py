@@ -277,7 +277,7 @@ class Policy:
     ----------
     threshold : float
         Score from which a half is kept. Stricter than an even chance: of what a small teacher wrote and 0.5 let pass,
-        two in five halves were judged ungrounded by hand (`benchmarks/ungrounded_rate.py`).
+        two in five halves were judged ungrounded by hand (`research/ungrounded_rate.py`).
     asks : int
         How often a review is asked again at most.
     fallback : {"sentence", "empty"}

@@ -1,6 +1,6 @@
 """What a dataset's card says of its tables, measured on the tables themselves: leaks, teachers, grounding.
 
-measure(tables)["last id plus one"]["hr@5"]
+measure(tables)["id_order"]["hr@5"]      # what "the last id plus one, plus two, …" reaches
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What a stranger sees of a published repo. Run by `verify.py` in a process of its own, with an empty cache and nothing
+"""What a stranger sees of a pushed repo. Run by `verify.py` in a process of its own, with an empty cache and nothing
 of this repository importable: `python -I probe.py '{"repo_id": …}'`. The last line it prints is a JSON object.
 """
 

@@ -14,6 +14,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from modeling_rdrec import RDRecForConditionalGeneration, RDRecTokenizer
 from rdrec.conversion.convert import convert
 from rdrec.conversion.unpickle import Checkpoint, CheckpointError, Shell
+from rdrec.errors import UserError
 
 
 class Original(T5ForConditionalGeneration):
@@ -59,8 +60,8 @@ def test_a_module_saved_whole_becomes_our_checkpoint(original, saved, tmp_path, 
     model = RDRecForConditionalGeneration.from_pretrained(tmp_path / "out").eval()
     config = model.config
     assert (config.num_tasks, config.prompt_length, config.num_layers, config.d_kv) == (4, 2, 2, 8)
-    assert config.reference_padding and record["class"].endswith("Original")
-    assert record["prompt_length"] == 2 and "/" not in record["tokenizer"]
+    assert config.reference_padding and record.class_.endswith("Original")
+    assert record.prompt_length == 2 and "/" not in record.tokenizer
     theirs, ours = original.state_dict(), model.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     tokenizer = RDRecTokenizer.from_pretrained(tmp_path / "out")
@@ -72,7 +73,7 @@ def test_a_module_saved_whole_becomes_our_checkpoint(original, saved, tmp_path, 
         embeds = torch.cat([prompt, original.shared(batch["input_ids"]) + words], dim=1)
         wanted = original(inputs_embeds=embeds, labels=torch.tensor([[5, 1]])).logits
     assert torch.allclose(got, wanted, atol=1e-5)
-    assert json.loads((tmp_path / "out" / "conversion_record.json").read_text()) == record
+    assert json.loads((tmp_path / "out" / "conversion_record.json").read_text()) == record.as_dict()
     assert "pytorch_model.bin" not in os.listdir(tmp_path / "out")
 
 
@@ -211,7 +212,7 @@ def test_models_that_are_not_the_papers_are_named(original, tmp_path, shared_dir
     def refuse(message, prompt_length=2, name=tokenizer, **changes):
         path = tmp_path / "m.pt"
         torch.save({k: v for k, v in {**state, **changes}.items() if v is not None}, path)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             convert(path, tmp_path / "out", name, prompt_length)
         assert not (tmp_path / "out").exists()
 
@@ -225,6 +226,7 @@ def test_models_that_are_not_the_papers_are_named(original, tmp_path, shared_dir
         "pieces, the checkpoint has 100 embeddings",
         **{name: torch.ones(100, 16) for name in state if state[name].shape[0] == 32128},
     )
+    refuse("none: no tokenizer there, or none that can be had from the Hub", name=str(tmp_path / "none"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")
     with pytest.raises(CheckpointError, match="full: not empty"):

@@ -1,4 +1,4 @@
-"""What tests of a release share: `push_to_hub.py` with flags, and a script in a process that has nothing of ours."""
+"""What tests of pushing share: `push_to_hub.py` with flags, and a script in a process that has nothing of ours."""
 
 import json
 import os
@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import push_to_hub
 from rdrec.arguments import parse_arguments
-from rdrec.publishing.release import Release
+from rdrec.publishing.push import Push
+from rdrec.publishing.settings import PushSettings
 
 
-def asked(*flags) -> Release:
-    """The release that `push_to_hub.py --namespace rdrec FLAGS` is asked for."""
-    return Release(parse_arguments(push_to_hub.Arguments, "", ["--namespace", "rdrec", *map(str, flags)]))
+def asked(*flags) -> Push:
+    """The push that `push_to_hub.py --namespace rdrec FLAGS` is asked for."""
+    return Push(parse_arguments(PushSettings, "", ["--namespace", "rdrec", *map(str, flags)]))
 
 
 def ask_stranger(script: str, *given, folder: Path, python: str = sys.executable, **settings: str) -> dict:

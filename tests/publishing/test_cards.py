@@ -8,7 +8,7 @@ from huggingface_hub import DatasetCard, ModelCard
 from markdown_it import MarkdownIt
 
 from dataset_builder.tables import Tables, fingerprint, load_tables
-from rdrec.errors import DatasetError
+from rdrec.errors import DatasetError, UserError
 from rdrec.publishing import cards, contents
 from rdrec.publishing.cards import dataset_card, escape, model_card, one_line
 from rdrec.publishing.hub import PublishError, sha256_of
@@ -132,10 +132,10 @@ def test_figures_of_other_weights_are_refused(checkpoint):
     with pytest.raises(PublishError, match=r"eval_results.json: measured on other weights .*: run eval.py --model"):
         model_card("rdrec/m", checkpoint, None)
     (checkpoint / "eval_results.json").write_text("[]")
-    with pytest.raises(PublishError, match="eval_results.json: not a JSON object"):
+    with pytest.raises(UserError, match="eval_results.json: not a JSON object"):
         model_card("rdrec/m", checkpoint, None)
     (checkpoint / "eval_results.json").write_text('{"a": 1}')
-    with pytest.raises(PublishError, match="not a file that eval.py wrote"):
+    with pytest.raises(UserError, match="not a file that eval.py wrote"):
         model_card("rdrec/m", checkpoint, None)
     with pytest.raises(PublishError, match="--eval_results .*nowhere.json: no such file"):
         (checkpoint / "eval_results.json").unlink()
@@ -158,7 +158,7 @@ def test_adapters_need_a_published_base(checkpoint):
     assert 'AutoModel.from_pretrained("rdrec/base", trust_remote_code=True, revision="v1")' in card
     assert "pipeline(" not in card and ModelCard(card).data.library_name == "peft"
     adapter.write_text(json.dumps({"base_model_name_or_path": str(checkpoint)}))
-    with pytest.raises(PublishError, match="adapters over a folder of this machine .*: publish that checkpoint first"):
+    with pytest.raises(PublishError, match="adapters over a folder of this machine .*: push that checkpoint first"):
         contents.model_files(checkpoint)
 
 

@@ -1,4 +1,4 @@
-"""Whole releases through `push_to_hub.py`, and what a stranger gets from them."""
+"""Whole pushes through `push_to_hub.py`, and what a stranger gets from them."""
 
 import shutil
 
@@ -34,14 +34,14 @@ def run_dir(tmp_path_factory, sample_dir):
     return folder
 
 
-def release(*flags) -> None:
+def push(*flags) -> None:
     asked(*flags).run()
 
 
 def test_a_stranger_gets_the_same_answers_bit_for_bit(hub, run_dir, sample_dir, tmp_path, capsys, monkeypatch):
     model, tokenizer = (kind.from_pretrained(run_dir) for kind in (RDRecForConditionalGeneration, RDRecTokenizer))
     before = answers(model.eval(), tokenizer)
-    release("--model", run_dir, "--dataset", sample_dir, "--metrics", "ranking", "--tag", "v1.0")
+    push("--model", run_dir, "--dataset", sample_dir, "--metrics", "ranking", "--tag", "v1.0")
     printed = capsys.readouterr().out
     assert printed.count("verified:") == 3 and "answers equal bit for bit" in printed
     commit = hub.repo("rdrec/rdrec-sample").branches["main"]
@@ -53,8 +53,8 @@ def test_a_stranger_gets_the_same_answers_bit_for_bit(hub, run_dir, sample_dir, 
     assert found["rows"]["train"] == 3327
     assert found["metric"]["ndcg@5"] == pytest.approx(0.6309, abs=1e-4)
     # The same once more: nothing to do, and the repos' histories say so.
-    monkeypatch.setattr("rdrec.publishing.release.verify", lambda *rest: "not again, for time's sake")
-    release("--model", run_dir, "--dataset", sample_dir, "--metrics", "ranking", "--tag", "v1.0")
+    monkeypatch.setattr("rdrec.publishing.push.verify", lambda *rest: "not again, for time's sake")
+    push("--model", run_dir, "--dataset", sample_dir, "--metrics", "ranking", "--tag", "v1.0")
     assert capsys.readouterr().out.count("nothing changed, still commit") == 3
     for repo_id, kind in (("rdrec-sample", "model"), ("sample-rationales", "dataset"), ("ranking", "space")):
         assert len(hub.titles(f"rdrec/{repo_id}", kind)) == 2
@@ -62,7 +62,7 @@ def test_a_stranger_gets_the_same_answers_bit_for_bit(hub, run_dir, sample_dir, 
 
 def test_a_dry_run_asks_nobody(hub, run_dir, sample_dir, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "")
-    release("--model", run_dir, "--dataset", sample_dir, "--dry-run", "--revision", "next")
+    push("--model", run_dir, "--dataset", sample_dir, "--dry-run", "--revision", "next")
     printed = capsys.readouterr().out
     assert "dataset rdrec/sample-rationales on branch next: 10 files" in printed
     assert "model rdrec/rdrec-sample on branch next:" in printed and " model.safetensors\n" in printed
@@ -76,7 +76,7 @@ def test_what_does_not_belong_together_is_refused_before_anything_is_sent(hub, r
     damaged = shutil.copytree(run_dir, tmp_path / "damaged", ignore=shutil.ignore_patterns("checkpoint*"))
     (damaged / "model.safetensors").write_bytes(b"half a file")
     cases = {
-        (): "nothing to publish: give --model, --dataset, --metrics or --space",
+        (): "nothing to push: give --model, --dataset, --metrics or --space",
         ("--model", run_dir, "--dataset", other): "give the dataset it was trained on|fingerprints differ",
         ("--model", damaged): "its weights are damaged",
         ("--model", tmp_path / "none"): "--model .*none: no such folder",
@@ -89,7 +89,7 @@ def test_what_does_not_belong_together_is_refused_before_anything_is_sent(hub, r
     }
     for flags, message in cases.items():
         with pytest.raises(ValueError, match=message):
-            release(*flags)
+            push(*flags)
     assert not hub.repos and not hub.requests
 
 

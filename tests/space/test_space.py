@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import HfApi, SpaceCard, snapshot_download
 from huggingface_hub.utils import get_session
 
-from rdrec.publishing import cards, release
+from rdrec.publishing import cards, push
 from rdrec.publishing.hub import PublishError, sha256_of
 from tests.conftest import ROOT
 from tests.fakes.releasing import ask_stranger, asked
@@ -35,9 +35,9 @@ def checkpoint(tiny_checkpoint, tmp_path, sample_dir):
 def test_a_visitor_of_the_published_space_gets_the_models_answers(
     hub, checkpoint, sample_dir, sample_data, model, tokenizer, tmp_path, capsys, monkeypatch
 ):
-    real = release.verify
+    real = push.verify
     # Models and datasets are verified in test_hub_release.py.
-    monkeypatch.setattr(release, "verify", lambda *rest: real(*rest) if rest[0].kind == "space" else "not here")
+    monkeypatch.setattr(push, "verify", lambda *rest: real(*rest) if rest[0].kind == "space" else "not here")
     flags = ("--model", checkpoint, "--dataset", sample_dir, "--space")
     asked(*flags, "--tag", "v1").run()
     printed = capsys.readouterr().out
@@ -77,7 +77,7 @@ def test_a_visitor_of_the_published_space_gets_the_models_answers(
     assert "no item has the id or title '&lt;b&gt;nothing&lt;/b&gt;'" in found["error"]
 
     # The same once more changes nothing; a Space alone shows what is on the Hub.
-    monkeypatch.setattr(release, "verify", lambda *rest: "not again, for time's sake")
+    monkeypatch.setattr(push, "verify", lambda *rest: "not again, for time's sake")
     asked(*flags, "--tag", "v1").run()
     assert capsys.readouterr().out.count("nothing changed, still commit") == 3
     assert len(hub.titles(SPACE, "space")) == 2
@@ -92,7 +92,7 @@ def test_a_visitor_of_the_published_space_gets_the_models_answers(
 
 def test_a_space_of_what_is_not_on_the_hub_is_refused(hub):
     ids = ("--hub_model_id", "rdrec/m", "--hub_dataset_id", "rdrec/d")
-    with pytest.raises(PublishError, match="model rdrec/m: no such repo on the Hub .*: publish it first"):
+    with pytest.raises(PublishError, match="model rdrec/m: no such repo on the Hub .*: push it first"):
         asked("--space", *ids).run()
     HfApi().create_repo("rdrec/m")
     with pytest.raises(PublishError, match="model rdrec/m: has no catalog.json, .*: give a whole checkpoint"):
@@ -115,7 +115,7 @@ def test_a_dry_run_lists_the_space(hub, checkpoint, tiny_checkpoint, sample_dir,
 def test_what_a_space_cannot_show_is_refused_before_anything_is_sent(hub, checkpoint, sample_dir):
     model, dataset = ("--model", checkpoint), ("--dataset", sample_dir)
     cases = {
-        ("--space",): "--space needs a model: give --model FOLDER to publish it too, or --hub_model_id",
+        ("--space",): "--space needs a model: give --model FOLDER to push it too, or --hub_model_id",
         ("--space", *dataset): "--space needs a model",
         ("--space", *model): "--space needs a dataset: give --dataset FOLDER .*or --hub_dataset_id of one",
         (*model, "--hub_space_id", "rdrec/x"): "--hub_space_id names a Space: add --space",

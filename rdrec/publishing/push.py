@@ -1,4 +1,7 @@
-"""A release as `push_to_hub.py`'s flags ask for it: gather, check, push, verify."""
+"""Everything one command pushes: gather, check, push, verify.
+
+Push(PushSettings(namespace="rdrec", model="runs/beauty", dataset="data/beauty")).run()
+"""
 
 import re
 from dataclasses import dataclass
@@ -10,6 +13,7 @@ from rdrec.tasks.data import TaskData
 
 from . import cards, contents
 from .hub import Files, Hub, PublishError, Target, check_repo_id, with_manifest
+from .settings import PushSettings
 from .verify import verify
 
 
@@ -18,8 +22,11 @@ REVISION = re.compile(r"[A-Za-z0-9][\w./-]*")
 
 @dataclass
 class Part:
-    """One repo of a release; `configs` (config to splits) of a dataset, `base` of adapters; `reads`: what a Space reads
-    that must be on the Hub already."""
+    """One repo of a push.
+
+    `configs` (config to splits) is given for a dataset and `base` for adapters; `reads` names what a Space reads and
+    must be on the Hub already.
+    """
 
     target: Target
     files: Files
@@ -28,39 +35,45 @@ class Part:
     reads: tuple[Target, ...] = ()
 
 
-class Release:
-    """Everything one command publishes (see `push_to_hub.Arguments`)."""
+class Push:
+    """A model, its dataset, metrics and a Space, each to a repo of its own, as the settings ask.
 
-    def __init__(self, arguments):
-        self.arguments = arguments
-        if not (arguments.model or arguments.dataset or arguments.metrics or arguments.space):
-            raise PublishError("nothing to publish: give --model, --dataset, --metrics or --space")
-        if arguments.hub_space_id and not arguments.space:
-            raise PublishError("--hub_space_id names a Space: add --space to publish it")
-        for kind in ("model", "dataset") if arguments.space else ():
-            if not (getattr(arguments, kind) or getattr(arguments, f"hub_{kind}_id")):
+    Raises
+    ------
+    PublishError
+        For settings that ask for nothing, or for what cannot go together.
+    """
+
+    def __init__(self, settings: PushSettings):
+        self.settings = settings
+        if not (settings.model or settings.dataset or settings.metrics or settings.space):
+            raise PublishError("nothing to push: give --model, --dataset, --metrics or --space")
+        if settings.hub_space_id and not settings.space:
+            raise PublishError("--hub_space_id names a Space: add --space to push it")
+        for kind in ("model", "dataset") if settings.space else ():
+            if not (getattr(settings, kind) or getattr(settings, f"hub_{kind}_id")):
                 raise PublishError(
-                    f"--space needs a {kind}: give --{kind} FOLDER to publish it too, or --hub_{kind}_id of one that "
+                    f"--space needs a {kind}: give --{kind} FOLDER to push it too, or --hub_{kind}_id of one that "
                     "is on the Hub"
                 )
         for flag in ("revision", "tag"):
-            value = getattr(arguments, flag)
+            value = getattr(settings, flag)
             if value is not None and (not REVISION.fullmatch(value) or ".." in value or value.endswith((".", "/"))):
                 raise PublishError(f"--{flag} {value!r}: no name for a branch or tag: use letters, digits, . _ - /")
 
     def run(self) -> None:
-        """Publish every part, the dataset first, then the model, or say what would be sent.
+        """Push every part, the dataset first, then the model, or say what would be sent.
 
         Raises
         ------
-        PublishError, ValueError
-            Before anything is sent: for input that cannot be published. Later: for a connection that broke, or a
+        UserError
+            Before anything is sent: for input that cannot be pushed. Later: for a connection that broke, or a
             repo that does not come back as it was sent; parts that are done by then are whole.
         """
         parts = self.parts()
         for part in parts:
             check_repo_id(part.target.repo_id)
-        if self.arguments.dry_run:
+        if self.settings.dry_run:
             for part in parts:
                 print(_listing(part))
             return
@@ -80,76 +93,76 @@ class Release:
             print(f"{part.target}: verified: {found}: {url}{part.target.repo_id}", flush=True)
 
     def parts(self) -> list[Part]:
-        """What is to be published, read and checked on this machine."""
-        arguments = self.arguments
-        parts, dataset_id, tables = [], arguments.hub_dataset_id, None
+        """What is to be pushed, read and checked on this machine."""
+        settings = self.settings
+        parts, dataset_id, tables = [], settings.hub_dataset_id, None
         if dataset_id is not None:
             check_repo_id(dataset_id)
-        if arguments.dataset is not None:
-            folder = Path(arguments.dataset)
+        if settings.dataset is not None:
+            folder = Path(settings.dataset)
             tables, files = contents.dataset_files(folder)
-            dataset_id = dataset_id or f"{arguments.namespace}/{_name(tables.info, '{}-rationales')}"
-            audit = None if arguments.audit is None else Path(arguments.audit)
+            dataset_id = dataset_id or f"{settings.namespace}/{_name(tables.info, '{}-rationales')}"
+            audit = None if settings.audit is None else Path(settings.audit)
             check_repo_id(dataset_id)
             files["README.md"] = cards.dataset_card(dataset_id, tables, audit).encode()
             parts.append(Part(self._target(dataset_id, "dataset"), files, _configs(files)))
-        if arguments.model is not None:
-            parts.append(self._model(Path(arguments.model), dataset_id, tables))
-        if arguments.space:
+        if settings.model is not None:
+            parts.append(self._model(Path(settings.model), dataset_id, tables))
+        if settings.space:
             parts.append(self._space(parts))
-        for name in arguments.metrics:
-            files = contents.metric_files(name, arguments.namespace)
-            parts.append(Part(self._target(f"{arguments.namespace}/{name}", "space"), files))
+        for name in settings.metrics:
+            files = contents.metric_files(name, settings.namespace)
+            parts.append(Part(self._target(f"{settings.namespace}/{name}", "space"), files))
         return parts
 
     def _target(self, repo_id: str, kind: str) -> Target:
-        arguments = self.arguments
-        return Target(repo_id, kind, arguments.private, arguments.revision, arguments.tag)
+        settings = self.settings
+        return Target(repo_id, kind, settings.private, settings.revision, settings.tag)
 
     def _model(self, folder: Path, dataset_id: str | None, tables: Tables | None) -> Part:
-        arguments = self.arguments
+        settings = self.settings
         files = contents.model_files(folder, dataset_id)
         # Damaged weights, or those of another size than the configuration says, are named here, before they are sent.
         _, tokenizer = load_pretrained(str(folder))
         trained_on = contents.trained_on(folder)
         base = contents.base_of(folder)
         if tables is not None:
-            check_same_catalog(tokenizer, TaskData(tables), arguments.model, arguments.dataset)
+            check_same_catalog(tokenizer, TaskData(tables), settings.model, settings.dataset)
             if trained_on and trained_on["fingerprint"] != tables.info["fingerprint"]:
                 raise PublishError(
-                    f"--model {folder}: trained on another dataset than {arguments.dataset} (their fingerprints "
+                    f"--model {folder}: trained on another dataset than {settings.dataset} (their fingerprints "
                     "differ): give the one it was trained on"
                 )
         info = trained_on or ({} if tables is None else tables.info)
-        if arguments.hub_model_id is None and not info:
+        if settings.hub_model_id is None and not info:
             raise PublishError(f"--model {folder}: its domain is not recorded: name its repo with --hub_model_id")
         repo_id = (
-            arguments.hub_model_id
-            or f"{arguments.namespace}/{_name(info, 'rdrec-{}' if base is None else 'rdrec-{}-lora')}"
+            settings.hub_model_id
+            or f"{settings.namespace}/{_name(info, 'rdrec-{}' if base is None else 'rdrec-{}-lora')}"
         )
         check_repo_id(repo_id)
-        others = [Path(path) for path in arguments.eval_results]
+        others = [Path(path) for path in settings.eval_results]
         files["README.md"] = cards.model_card(repo_id, folder, dataset_id, others).encode()
         return Part(self._target(repo_id, "model"), files, base=base)
 
     def _space(self, parts: list[Part]) -> Part:
         """The Space over the model and dataset among `parts`, or over those on the Hub."""
-        arguments, read, elsewhere = self.arguments, [], []
-        for kind, repo_id in (("model", arguments.hub_model_id), ("dataset", arguments.hub_dataset_id)):
+        settings, read, elsewhere = self.settings, [], []
+        for kind, repo_id in (("model", settings.hub_model_id), ("dataset", settings.hub_dataset_id)):
             part = next((part for part in parts if part.target.kind == kind), None)
             if part is None:
                 check_repo_id(repo_id)
-                elsewhere.append(Target(repo_id, kind, revision=arguments.tag or arguments.revision))
+                elsewhere.append(Target(repo_id, kind, revision=settings.tag or settings.revision))
             else:
                 _check_read(part.target, set(part.files))
             read.append(elsewhere[-1] if part is None else part.target)
         model, dataset = read
-        repo_id = arguments.hub_space_id or f"{arguments.namespace}/{model.repo_id.split('/')[1]}"
+        repo_id = settings.hub_space_id or f"{settings.namespace}/{model.repo_id.split('/')[1]}"
         check_repo_id(repo_id)
         files = contents.space_files(*((one.repo_id, one.tag or one.revision) for one in (model, dataset)))
         files["README.md"] = cards.space_card(repo_id, model.repo_id, dataset.repo_id).encode()
         # The Hub runs what is on a Space's `main`; --revision names what it shows.
-        target = Target(repo_id, "space", arguments.private, tag=arguments.tag)
+        target = Target(repo_id, "space", settings.private, tag=settings.tag)
         return Part(target, files, reads=tuple(elsewhere))
 
 

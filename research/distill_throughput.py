@@ -1,7 +1,7 @@
 """Is the client ever the bottleneck, and does memory stay flat?
 
-    python -m benchmarks.distill_throughput                          # 200 ms server, 64 at once: at most 320 answers/s
-    python -m benchmarks.distill_throughput --stream 1000000         # so many reviews, answers without a server
+    python -m research.distill_throughput                          # 200 ms server, 64 at once: at most 320 answers/s
+    python -m research.distill_throughput --stream 1000000         # so many reviews, answers without a server
 
 The first asks a chat server in another process that takes 200 ms for each answer; the rate counts from the first
 to the last journaled answer of the whole run, rising limit and flushes of the disk included. The second runs

@@ -1,6 +1,6 @@
 """Kill -9 at random moments: what is answered stays answered, and the output is that of an uninterrupted run.
 
-    python -m benchmarks.distill_kill --texts 2000 --kills 20
+    python -m research.distill_kill --texts 2000 --kills 20
 
 `tests/fakes/killing.py` says how it is done; `tests/distillation/test_distill.py` does the same with fewer.
 """

@@ -1,10 +1,10 @@
 """How many halves are ungrounded with prompt `published`, and with `grounded` and the policy? Judged by hand.
 
-    python -m benchmarks.ungrounded_rate draw R.jsonl --reviews reviews.csv.zip --leave_out grounding_labels.json
+    python -m research.ungrounded_rate draw R.jsonl --reviews reviews.csv.zip --leave_out grounding_labels.json
     python distill.py --reviews R.jsonl --endpoint URL --output runs/published --prompt published
     python distill.py --reviews R.jsonl --endpoint URL --output runs/grounded --policy sentence
-    python -m benchmarks.ungrounded_rate sheet sheet.jsonl --reviews R.jsonl --arms runs/published runs/grounded
-    python -m benchmarks.ungrounded_rate report LABELS.json --reviews R.jsonl --arms runs/published runs/grounded
+    python -m research.ungrounded_rate sheet sheet.jsonl --reviews R.jsonl --arms runs/published runs/grounded
+    python -m research.ungrounded_rate report LABELS.json --reviews R.jsonl --arms runs/published runs/grounded
 
 `draw` takes 1,000 reviews by seed, but for those that the scorer was fitted or tried on.
 `sheet` draws halves of both arms by seed and shuffles them, so that whoever judges does not see which arm a half is

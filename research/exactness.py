@@ -1,6 +1,6 @@
 """What exactness is worth: HR and NDCG of beams against exact ranking, on one trained checkpoint and its dataset.
 
-    python -m benchmarks.exactness --model runs/sample --dataset data/sample --split validation
+    python -m research.exactness --model runs/sample --dataset data/sample --split validation
 
 Sequential: constrained beams of several widths, the proven best items, and the published protocol's unconstrained
 beams; how many of the true best ten each one finds; each with log-likelihoods as they are and over the length of the

@@ -1,11 +1,11 @@
 """Cut pushes at random points, repeat each, and see that the repo is whole and its history clean.
 
-    python -m benchmarks.push_cut --cuts 20
+    python -m research.push_cut --cuts 20
 
-Against the loopback Hub of the tests: each time a first release is there, the push of a second one is cut after a
+Against the loopback Hub of the tests: each time a first version is there, the push of a second one is cut after a
 random number of bytes (the server drops every connection from then on), then the same push is made again. Prints for
 each cut what had arrived and how much the repeat still sent; exit code 1 if a branch ever held anything but one of the
-two releases, or its history a commit too many. Waits between tries are left out.
+two versions, or its history a commit too many. Waits between tries are left out.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from rdrec.publishing.hub import Hub, PublishError, Target, with_manifest  # noq
 from tests.fakes.hub_server import Account, HubServer  # noqa: E402
 
 
-def release(seed: int, large: int) -> dict[str, bytes]:
-    """Files of a release: a card, some code, three large files."""
+def version(seed: int, large: int) -> dict[str, bytes]:
+    """Files of a repo: a card, some code, three large files."""
     draw = random.Random(seed)
     files = {f"weights-{number}.safetensors": draw.randbytes(large) for number in range(3)}
     files |= {f"code_{number}.py": draw.randbytes(200).hex().encode() for number in range(5)}
@@ -48,7 +48,7 @@ def main() -> int:
     logging.set_verbosity_error()
     time.sleep = lambda seconds: None
     draw = random.Random(options.seed)
-    first, second = release(1, options.large), release(2, options.large)
+    first, second = version(1, options.large), version(2, options.large)
     bad = 0
     with (
         tempfile.TemporaryDirectory() as folder,
