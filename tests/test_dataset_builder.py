@@ -622,6 +622,8 @@ def test_command_line_builds_and_sums_up(tmp_path, capsys):
 
 
 def test_command_line_errors_are_one_line_and_exit_2(tmp_path, capsys):
+    assert main(["sample", "--output", "a b"]) == 2
+    assert capsys.readouterr().err == "error: sample: has moved, run `python -m rdrec.sample build --output 'a b'`\n"
     assert main(["build", "--reviews", "none.json", "--domain", "d", "--output", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
     assert captured.err.strip().splitlines()[-1].startswith("error: none.json: no such file")
