@@ -13,7 +13,7 @@ import pytest
 from dataset_builder.tables import load_tables
 from rdrec.errors import DatasetError
 from rdrec.evaluation.baselines import hit_and_ndcg, rank_candidates, rank_sequential
-from rdrec.grounding.audit import KEEP
+from rdrec.grounding.policy import KEEP
 from rdrec.sample.__main__ import main
 from rdrec.sample.build import (
     DISTILLED_FILE,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dataset_builder.rationales import RATIONALE_TASKS
 from modeling_rdrec.configuration_rdrec import TASKS
 from rdrec.errors import DatasetError
 
@@ -21,7 +22,6 @@ from .wordings import WORDINGS
 
 # The families of the mixing ratio, in its order; a rationale draw gives one row for each half of the rationale.
 FAMILIES = ("explanation", "sequential", "rationale", "topn")
-HALVES = ("user_preference", "item_attributes")
 
 # Streams of random numbers; the builder's own are below 100, evaluation's from 200.
 ORDER_STREAM, DRAW_STREAM, VALIDATION_STREAM = 101, 102, 103
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
     @property
     def family(self) -> str:
-        return "rationale" if self.task in HALVES else self.task
+        return "rationale" if self.task in RATIONALE_TASKS else self.task
 
 
 class TaskMixture:
@@ -117,7 +117,7 @@ class TaskMixture:
     def _rationale(self, index: int, rng: np.random.Generator) -> list[Row]:
         texts = self.data.texts["train"]
         rows = []
-        for task in HALVES:
+        for task in RATIONALE_TASKS:
             sentence = getattr(texts, task)[index]
             if sentence:
                 rows.append(self._worded(task, rng, sentence, user=texts.user[index], items=[texts.item[index]]))
@@ -197,7 +197,7 @@ def validation_rows(data: TaskData, seed: int, max_history: int = 20, max_sample
         prompt = data.prompt("sequential", bare["sequential"], u + 1, history[-max_history:])
         rows.append(Row("sequential", prompt, str(target)))
     for i in some(texts.rationale_rows):
-        for task in HALVES:
+        for task in RATIONALE_TASKS:
             if sentence := getattr(texts, task)[i]:
                 rows.append(Row(task, data.prompt(task, bare[task], texts.user[i], [texts.item[i]]), sentence))
     for u in some(np.arange(len(data.sequences))):
