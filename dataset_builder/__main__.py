@@ -15,7 +15,7 @@ from rdrec.errors import UserError, exit_code
 
 from .assemble import PROTOCOLS
 from .build import build_tables
-from .paper_files import build_tables_from_reference
+from .paper_import import build_tables_from_reference
 from .tables import Tables, load_tables, write_dataset
 
 
@@ -62,7 +62,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     build.add_argument("--item_text", help="`ASIN a few words` lines for the catalog")
     build.set_defaults(run=run_build)
 
-    take = commands.add_parser("import", parents=[shared], help="from the reference release's files")
+    take = commands.add_parser("import", parents=[shared], help="from the files of the paper's release")
     take.add_argument("--reference", required=True, help="folder or URL that holds sequential.txt")
     take.set_defaults(run=run_import)
 
@@ -90,7 +90,7 @@ def run_build(options: argparse.Namespace) -> None:
 
 
 def run_import(options: argparse.Namespace) -> None:
-    """Import the reference's files, write, and print the summary."""
+    """Import the paper's files, write, and print the summary."""
     tables = build_tables_from_reference(
         options.reference,
         domain=options.domain,

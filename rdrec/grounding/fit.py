@@ -224,8 +224,8 @@ def write_scorer(scorer: Scorer, figures: dict[str, Any], path: Path) -> None:
     """Write the scorer with the figures it was measured at; six digits are plenty."""
     record = {
         "about": "Ridge logistic regression on standardised features; fitted by rdrec/grounding/fit.py to labels.json "
-        "(all rows). The figures: held_out, by a scorer fitted to the other rows; cross_validated, over all rows; given, "
-        "on labels that nothing was fitted to.",
+        "(all rows). The figures: held_out, by a scorer fitted to the other rows; cross_validated, over all rows; "
+        "given, on labels that nothing was fitted to.",
         "features": list(FEATURES),
         **{name: [round(x, 6) for x in getattr(scorer, name).tolist()] for name in ("mean", "scale", "weights")},
         "intercept": round(scorer.intercept, 6),
