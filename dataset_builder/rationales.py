@@ -20,7 +20,9 @@ from rdrec.errors import DatasetError
 from .files import existing_file, numbered_lines
 
 
-COLUMNS = ("review_row", "user_preference", "item_attributes")
+# The two halves of a rationale: columns of the tables, and names of the tasks that learn to write them.
+RATIONALE_TASKS = ("user_preference", "item_attributes")
+COLUMNS = ("review_row", *RATIONALE_TASKS)
 
 
 def rationale(row: Mapping[str, Any], teacher: str, prompt: str) -> dict[str, Any] | None:
@@ -28,7 +30,7 @@ def rationale(row: Mapping[str, Any], teacher: str, prompt: str) -> dict[str, An
 
     `teacher` and `prompt` are used where the row has none of its own. A half's whitespace runs become one blank.
     """
-    halves = {name: _sentence(row.get(name)) for name in ("user_preference", "item_attributes")}
+    halves = {name: _sentence(row.get(name)) for name in RATIONALE_TASKS}
     if not any(halves.values()):
         return None
     provenance = {"teacher": row.get("teacher") or teacher, "prompt": row.get("prompt") or prompt}

@@ -23,11 +23,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
+from dataset_builder.rationales import RATIONALE_TASKS
 from dataset_builder.reviews import read_reviews
 from rdrec.distillation.run import OUTPUT_FILE
-from rdrec.grounding.audit import HALVES, grounding_scores
 from rdrec.grounding.fit import LABELS_FILE
 from rdrec.grounding.report import wilson
+from rdrec.grounding.score import grounding_scores
 
 
 REVIEW_STREAM, DRAW_STREAM, BOOTSTRAP_STREAM = 5, 11, 12
@@ -61,7 +62,7 @@ def halves_of_arm(number: int, folder: Path, reviews: dict[int, str]) -> list[Ha
     """Every half of an arm that is not empty."""
     found = []
     for row in pq.read_table(folder / OUTPUT_FILE).to_pylist():
-        for name in HALVES:
+        for name in RATIONALE_TASKS:
             if row[name]:
                 identity = f"{number}-{row['review_row']}-{name}"
                 found.append(Half(identity, reviews[row["review_row"]], name, row[name], row.get(f"{name}_choice")))

@@ -91,13 +91,17 @@ def no_proxy_no_token(monkeypatch):
 @pytest.fixture
 def fixed_scores(monkeypatch):
     """A half is grounded when it says "strap"; no model is needed."""
-    from rdrec.grounding import audit
+    from rdrec.grounding import flags, policy
 
     def score(half):
-        score, flags = (0.9 if "strap" in half else 0.1, ()) if half else (0.0, ("empty",))
-        return audit.HalfAudit(score, flags, ())
+        score, found = (0.9 if "strap" in half else 0.1, ()) if half else (0.0, ("empty",))
+        return flags.HalfAudit(score, found, ())
 
-    monkeypatch.setattr(audit, "audit_halves", lambda reviews, halves, names, progress=False: list(map(score, halves)))
+    def audit_halves(reviews, halves, names, progress=False):
+        return list(map(score, halves))
+
+    monkeypatch.setattr(flags, "audit_halves", audit_halves)
+    monkeypatch.setattr(policy, "audit_halves", audit_halves)
 
 
 @pytest.fixture(scope="session")

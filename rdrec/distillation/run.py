@@ -25,10 +25,11 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from dataset_builder.files import existing_file
+from dataset_builder.rationales import RATIONALE_TASKS
 from dataset_builder.reviews import Review, ReviewSource, read_reviews
 from rdrec.durable import whole_file, write_json
 from rdrec.errors import DatasetError
-from rdrec.grounding.audit import HALVES, Policy
+from rdrec.grounding.policy import Policy
 from rdrec.grounding.score import model_folder
 
 from .asking import Ask, Asking, Question, Stopped, key_of
@@ -59,7 +60,7 @@ SCHEMA = pa.schema(
 POLICY_SCHEMA = pa.schema(
     [
         field
-        for half in HALVES
+        for half in RATIONALE_TASKS
         for field in (
             (f"{half}_grounding", pa.float32()),
             (f"{half}_flags", pa.list_(pa.string())),
@@ -301,7 +302,7 @@ class _Run:
         teacher = teacher_name(self.journal.header["settings"]["model"])
         counts: Counter[str] = Counter()
         flag_counts: Counter[str] = Counter()
-        choices: dict[str, Counter[str]] = {half: Counter() for half in HALVES}
+        choices: dict[str, Counter[str]] = {half: Counter() for half in RATIONALE_TASKS}
         schema = SCHEMA if look is None else pa.unify_schemas([SCHEMA, POLICY_SCHEMA])
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -311,10 +312,10 @@ class _Run:
                 rows = [self._row(position, review, teacher) for position, review in group]
                 if look is not None:
                     rows = look.apply(rows, [review.text for _, review in group])
-                    for half in HALVES:
+                    for half in RATIONALE_TASKS:
                         choices[half].update(row[f"{half}_choice"] for row in rows)
                 counts["reviews"] += len(rows)
-                counts["rationales"] += sum(any(row[half] for half in HALVES) for row in rows)
+                counts["rationales"] += sum(any(row[half] for half in RATIONALE_TASKS) for row in rows)
                 flag_counts.update(flag for row in rows for flag in row["flags"])
                 yield pa.RecordBatch.from_pylist(rows, schema)
                 bar.update(len(rows))

@@ -3,7 +3,7 @@
     look = SecondLook(journal, policy, prompt, ask=pool.ask, ...)
     rows = look.apply(rows, reviews)          # in a thread; asks in the run's event loop
 
-`rdrec.grounding.audit.apply_policy` decides; this file lends it a teacher (`Ask`) and a judge. A re-ask and a verdict
+`rdrec.grounding.policy.apply_policy` decides; this file lends it a teacher (`Ask`) and a judge. A re-ask and a verdict
 are journaled under keys of their own, so a killed run goes on here as it does with first answers.
 """
 
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dataset_builder.rationales import RATIONALE_TASKS
 from rdrec.errors import DatasetError
-from rdrec.grounding.audit import HALVES, AskAgain, Policy, apply_policy
+from rdrec.grounding.policy import AskAgain, Policy, apply_policy
 
 from .asking import Ask, Asking, Question, key_of
 from .journal import Journal
@@ -107,7 +108,9 @@ class SecondLook:
             text, _ = prepare(request.review, self.max_review_chars)
             key = key_of(text, f"again {request.attempt}")
             questions.append(Question(place, key, self.prompt.messages(text), self.prompt.temperature_again))
-        return [dict(zip(HALVES, halves_of(entry)[0], strict=True)) for entry in self._answers(questions, self.ask)]
+        return [
+            dict(zip(RATIONALE_TASKS, halves_of(entry)[0], strict=True)) for entry in self._answers(questions, self.ask)
+        ]
 
     def _verdicts(self, reviews: Sequence[str], halves: Sequence[str]) -> list[bool]:
         prompt, ask = self.judge

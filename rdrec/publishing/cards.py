@@ -15,10 +15,11 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, SpaceCard, SpaceCardData
 
+from dataset_builder.rationales import RATIONALE_TASKS
 from dataset_builder.tables import INFO_FILE, SCHEMAS, Tables, card_configs
 from rdrec.checkpoints.files import CONVERSION_FILE, RECORD_FILE, RESULTS_FILES, weights_file
 from rdrec.checkpoints.records import ConversionRecord, EvaluationResults, TrainingRecord
-from rdrec.grounding.report import HALVES, rate
+from rdrec.grounding.report import rate
 from rdrec.grounding.score import THRESHOLD
 
 from .contents import base_of, is_hub_name, trained_on
@@ -343,13 +344,13 @@ def _grounding_lines(scored: dict, choices: dict, audit: Path | None) -> str:
         lines.append("- an \"own sentence\" is the review's, not the teacher's; how much is ungrounded: " + MISSING)
         return "\n".join(lines)
     if audit is not None:
-        counts = {half: [0, 0] for half in HALVES}
+        counts = {half: [0, 0] for half in RATIONALE_TASKS}
         for half, score, flags in _read_audit(audit):
             if "empty" not in flags:
                 counts[half][0] += score < THRESHOLD
                 counts[half][1] += 1
         lines += [f"- `{half}`: ungrounded {rate(*count)} of {count[1]:,} halves" for half, count in counts.items()]
-        return "Audited with `python -m dataset_builder audit`, 95% intervals:\n\n" + "\n".join(lines)
+        return "Audited with `python -m rdrec.grounding`, 95% intervals:\n\n" + "\n".join(lines)
     for half, (count, share) in scored.items():
         lines.append(f"- `{half}`: {share:.1%} of {count:,} scored rows below the threshold {THRESHOLD}")
     return "\n".join(lines) or f"How well the rationales are grounded in their reviews: {MISSING}."
@@ -358,12 +359,12 @@ def _grounding_lines(scored: dict, choices: dict, audit: Path | None) -> str:
 def _read_audit(path: Path) -> Iterator[tuple[str, float, tuple[str, ...]]]:
     """Half, score and flags of every half in an `audit.jsonl`."""
     if not path.is_file():
-        raise PublishError(f"--audit {path}: no such file: give the audit.jsonl of `python -m dataset_builder audit`")
+        raise PublishError(f"--audit {path}: no such file: give the audit.jsonl of `python -m rdrec.grounding`")
     with open(path, encoding="utf-8") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 row = json.loads(line)
-                for half in HALVES:
+                for half in RATIONALE_TASKS:
                     yield half, float(row[half]["score"]), tuple(row[half]["flags"])
             except (ValueError, KeyError, TypeError) as error:
                 raise PublishError(f"--audit {path} line {number}: not a line of an audit.jsonl ({error})") from error

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dataset_builder.rationales import RATIONALE_TASKS
 from modeling_rdrec.prompts import BARE, fill
 from rdrec.errors import DatasetError
 
@@ -21,7 +22,6 @@ from .wordings import WORDINGS
 
 # The families of the mixing ratio, in its order; a rationale draw gives one row for each half of the rationale.
 FAMILIES = ("explanation", "sequential", "rationale", "topn")
-HALVES = ("user_preference", "item_attributes")
 
 # Streams of random numbers; the builder's own are below 100, evaluation's from 200.
 ORDER_STREAM, DRAW_STREAM, VALIDATION_STREAM, NEGATIVE_STREAM = 101, 102, 103, 104
@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
     @property
     def family(self) -> str:
-        return "rationale" if self.task in HALVES else self.task
+        return "rationale" if self.task in RATIONALE_TASKS else self.task
 
 
 class HistoryRow(NamedTuple):
@@ -174,7 +174,7 @@ class TaskMixture:
 
     def _rationale(self, index: int, rng: np.random.Generator) -> list[Row]:
         texts, rows = self.texts, []
-        for task in HALVES:
+        for task in RATIONALE_TASKS:
             sentence = getattr(texts, task)[index]
             if sentence:
                 rows.append(self._worded(task, rng, sentence, user=texts.user[index], items=[texts.item[index]]))
@@ -263,7 +263,7 @@ def validation_rows(
         prompt = fill(BARE["sequential"], u + 1, before[-max_history:])
         rows.append(Row("sequential", prompt, str(target)))
     for i in some(texts.rationale_rows):
-        for task in HALVES:
+        for task in RATIONALE_TASKS:
             if sentence := getattr(texts, task)[i]:
                 rows.append(Row(task, fill(BARE[task], texts.user[i], [texts.item[i]]), sentence))
     for u in some(users):

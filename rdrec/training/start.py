@@ -9,12 +9,12 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig
 
+from dataset_builder.rationales import RATIONALE_TASKS
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration, RDRecTokenizer
 from modeling_rdrec.item_text import ItemText
 from rdrec.checkpoints.loading import check_same_catalog, load_pretrained
 from rdrec.errors import UserError
 from rdrec.tasks.data import TaskData
-from rdrec.tasks.mixture import HALVES
 from rdrec.tasks.vocabulary import train_tokenizer
 from rdrec.tasks.wordings import WORDINGS
 
@@ -184,7 +184,7 @@ def training_texts(data: TaskData, fit_on: str = "train"):
         for wording in wordings:
             yield wording.format(user="", item="", items="")
     texts = data.texts_for(fit_on)
-    for name in ("explanation", *HALVES):
+    for name in ("explanation", *RATIONALE_TASKS):
         yield from (text for text in getattr(texts, name) if text)
     if not len(texts):
         yield "user item"

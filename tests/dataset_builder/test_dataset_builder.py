@@ -29,7 +29,7 @@ from dataset_builder.__main__ import main
 from dataset_builder.explanations import FeatureVocabulary, clean_text, pick, sentences
 from dataset_builder.interactions import core, filter_interactions, first_interactions
 from dataset_builder.reviews import read_reviews
-from dataset_builder.splits import TEST, TRAIN, VALIDATION, sample_negatives, split_texts
+from dataset_builder.splits import TEST, TRAIN, VALIDATION, draw_candidates, split_texts
 from dataset_builder.tables import SCHEMAS, fingerprint
 
 
@@ -309,25 +309,25 @@ def test_text_splits_are_8_1_1_as_far_as_the_leak_allows(protocol):
 def test_negatives_are_distinct_unseen_and_uniform():
     n_items, n_users = 40, 4000
     items = np.tile([1, 2, 3, 4], n_users)
-    drawn = sample_negatives(items, np.full(n_users, 4), n_items, 9, seed=0, split="test")
+    drawn = draw_candidates(items, np.full(n_users, 4), n_items, 9, seed=0, split="test")
     assert drawn.shape == (n_users, 9)
     assert all(len(set(row)) == 9 for row in drawn.tolist())
     counts = np.bincount(drawn.reshape(-1), minlength=n_items + 1)
     assert counts[:5].sum() == 0
     # 36 equally likely items, 1,000 draws expected of each; five standard deviations
     assert np.abs(counts[5:] - 1000).max() < 5 * np.sqrt(1000 * 27 / 36)
-    other = sample_negatives(items, np.full(n_users, 4), n_items, 9, seed=0, split="validation")
+    other = draw_candidates(items, np.full(n_users, 4), n_items, 9, seed=0, split="validation")
     assert (drawn != other).any()
 
 
 def test_negatives_may_use_up_the_catalog_and_no_more():
     items, lengths = np.tile([1, 2, 3], 5), np.full(5, 3)
-    drawn = sample_negatives(items, lengths, 103, 100, seed=0, split="test")
+    drawn = draw_candidates(items, lengths, 103, 100, seed=0, split="test")
     assert (np.sort(drawn, axis=1) == np.arange(4, 104)).all()
     with pytest.raises(DatasetError, match="--num_negatives 100"):
-        sample_negatives(items, lengths, 103, 101, seed=0, split="test")
+        draw_candidates(items, lengths, 103, 101, seed=0, split="test")
     with pytest.raises(DatasetError, match="all 3 items"):
-        sample_negatives(items, lengths, 3, 1, seed=0, split="test")
+        draw_candidates(items, lengths, 3, 1, seed=0, split="test")
 
 
 # ---- the whole build --------------------------------------------------------------------------------------------
@@ -622,6 +622,8 @@ def test_command_line_builds_and_sums_up(tmp_path, capsys):
 
 
 def test_command_line_errors_are_one_line_and_exit_2(tmp_path, capsys):
+    assert main(["sample", "--output", "a b"]) == 2
+    assert capsys.readouterr().err == "error: sample: has moved, run `python -m rdrec.sample build --output 'a b'`\n"
     assert main(["build", "--reviews", "none.json", "--domain", "d", "--output", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
     assert captured.err.strip().splitlines()[-1].startswith("error: none.json: no such file")

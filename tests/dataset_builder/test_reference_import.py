@@ -1,4 +1,4 @@
-"""Import of the reference release's files: real sequences, made-up files of every kind, and each error.
+"""Import of the paper's files: real sequences, made-up files of every kind, and each error.
 
 pytest tests/dataset_builder/test_reference_import.py
 """

@@ -7,12 +7,13 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from dataset_builder.__main__ import main
+from dataset_builder.rationales import RATIONALE_TASKS
 from rdrec.errors import DatasetError
-from rdrec.grounding import audit
 from rdrec.grounding import score as grounding
-from rdrec.grounding.audit import HalfAudit, Policy, apply_policy, flags_of, own_sentence
+from rdrec.grounding.__main__ import main
 from rdrec.grounding.fit import LABELS_FILE, Labelled, cross_validated, fit, precision_recall, roc_auc
+from rdrec.grounding.flags import HalfAudit, audit_halves, flags_of
+from rdrec.grounding.policy import Policy, apply_policy, own_sentence
 from rdrec.grounding.report import (
     Table,
     by_length,
@@ -229,7 +230,7 @@ def test_odd_texts_get_a_score_between_0_and_1():
 
 @with_minilm
 def test_unsupported_words_are_named():
-    (found,) = audit.audit_halves([REVIEW], ["The item is a wide strap with poisonous batteries."], ["item_attributes"])
+    (found,) = audit_halves([REVIEW], ["The item is a wide strap with poisonous batteries."], ["item_attributes"])
     assert "batteries" in found.unsupported and "strap" not in found.unsupported
     assert "unsupported_words" in found.flags
 
@@ -258,7 +259,7 @@ def test_score_on_the_labels_that_nothing_was_fitted_to(shared_dir):
     pairs = [
         (texts[label["review_row"]], label[half], label[f"{half}_grounded"])
         for label in labels
-        for half in audit.HALVES
+        for half in RATIONALE_TASKS
     ]
     scores = np.array(grounding_scores([pair[0] for pair in pairs], [pair[1] for pair in pairs]))
     assert roc_auc(np.array([np.nan if pair[2] is None else pair[2] for pair in pairs]), scores) > 0.85
@@ -339,7 +340,7 @@ def test_rates_leave_empty_halves_out(table):
 
 
 def test_report_is_one_page_and_escapes_what_it_is_given(table):
-    page = report(table, "<script>.jsonl", {half: Counter(kept=3) for half in audit.HALVES})
+    page = report(table, "<script>.jsonl", {half: Counter(kept=3) for half in RATIONALE_TASKS})
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert plot(table).count('r="2"') == 6 and plot(table) in page
     assert "http-equiv" not in page and "src=" not in page
@@ -361,7 +362,7 @@ def test_audit_command_writes_reports_and_rationales_that_can_be_read_back(tmp_p
     folder = tmp_path / "distilled"
     folder.mkdir()
     (folder / "rationales.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
-    assert main(["audit", str(folder), "--reviews", str(reviews), "--apply", "sentence"]) == 0
+    assert main([str(folder), "--reviews", str(reviews), "--apply", "sentence"]) == 0
     assert "review words" in capsys.readouterr().out
     assert "<svg" in (folder / "audit.html").read_text(encoding="utf-8")
     verdicts = [json.loads(line) for line in (folder / "audit.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -372,7 +373,7 @@ def test_audit_command_writes_reports_and_rationales_that_can_be_read_back(tmp_p
     assert found[0]["provenance"]["item_attributes_grounding"] == 1 and found[0]["provenance"]["teacher"] == "t"
     assert skipped["empty_rationale"] == 1 and list(found) == [0]  # neither half of row 1 has anything to stand on
     # What was settled is shown with its choices and not settled again.
-    settled = ["audit", str(folder / "audited.jsonl"), "--reviews", str(reviews), "--output", str(tmp_path / "again")]
+    settled = [str(folder / "audited.jsonl"), "--reviews", str(reviews), "--output", str(tmp_path / "again")]
     assert main(settled) == 0
     assert "own sentence 1" in capsys.readouterr().out
     assert main([*settled, "--apply", "empty"]) == 2
@@ -380,5 +381,5 @@ def test_audit_command_writes_reports_and_rationales_that_can_be_read_back(tmp_p
 
 
 def test_audit_command_names_what_is_missing(tmp_path, capsys):
-    assert main(["audit", str(tmp_path), "--reviews", "none.csv"]) == 2
+    assert main([str(tmp_path), "--reviews", "none.csv"]) == 2
     assert "no rationales.parquet or rationales.jsonl" in capsys.readouterr().err

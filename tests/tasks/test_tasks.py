@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from dataset_builder.rationales import RATIONALE_TASKS
 from rdrec.errors import DatasetError
 from rdrec.tasks.collator import Collator
-from rdrec.tasks.mixture import FAMILIES, HALVES, TaskMixture, sample_negatives, share_out, validation_rows
+from rdrec.tasks.mixture import FAMILIES, TaskMixture, sample_negatives, share_out, validation_rows
 from rdrec.tasks.wordings import WORDINGS
 
 
@@ -28,7 +29,7 @@ def test_a_step_has_the_shares_of_the_paper(mixture):
     assert families == sorted(families, key=FAMILIES.index)
     assert [families.count(f) for f in ("explanation", "sequential", "topn")] == [16, 16, 16]
     assert 16 < families.count("rationale") <= 32
-    assert {row.task for row in rows if row.family == "rationale"} == set(HALVES)
+    assert {row.task for row in rows if row.family == "rationale"} == set(RATIONALE_TASKS)
 
 
 def test_rows_depend_on_seed_and_step_alone(sample_data, mixture):
