@@ -133,6 +133,7 @@ def test_parser_flags_what_is_wrong(answer, halves, flags):
         assert found.halves == halves
 
 
+@pytest.mark.slow
 def test_parser_survives_anything():
     rng = random.Random(0)
     pieces = [
@@ -563,6 +564,7 @@ def test_output_does_not_depend_on_the_order_of_answers(tmp_path):
     assert outputs[0] == outputs[1]
 
 
+@pytest.mark.slow
 def test_a_server_with_every_fault_loses_nothing(tmp_path):
     """Two endpoints, one of them full of faults: every text is answered, no more than its faults are asked again."""
     rng = random.Random(2)
@@ -721,6 +723,7 @@ def test_server_that_comes_back_in_time_is_waited_for(tmp_path):
     assert info["counts"]["with_rationale"] == 150 and len(second[0].asked) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_full_disk_stops_cleanly_and_the_journal_is_intact(tmp_path, monkeypatch, code):
     """The disk takes half of a write and fails: nothing of that batch counts, everything before does."""
@@ -781,6 +784,7 @@ def run_script(*arguments, **environment):
     )
 
 
+@pytest.mark.slow
 def test_script_and_build_join(tmp_path):
     """Files in, dataset out: distill.py with a YAML file, then the builder with its rationales."""
     from dataset_builder.build import build_tables
@@ -810,6 +814,7 @@ def test_script_and_build_join(tmp_path):
     assert row["provenance"]["prompt"] == load_prompt("published").label
 
 
+@pytest.mark.slow
 def test_script_stops_in_one_line(tmp_path):
     gone = Loopback()
     gone._socket.close()
@@ -851,6 +856,7 @@ def test_silent_server_is_given_up_within_ten_seconds(tmp_path, monkeypatch):
             distilled(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, "x")
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_loses_nothing_and_asks_nothing_twice(tmp_path):
     figures = kill_and_go_on(tmp_path, texts=240, kills=3, delay=0.05, seed=5)
     assert figures["kills before the end"] >= 2 and figures["journaled at last kill"] > 0

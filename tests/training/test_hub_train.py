@@ -33,6 +33,7 @@ def put(folder: Path, repo_id: str, kind: str = "model") -> None:
     client.push(client.inspect(Target(repo_id, kind), files))
 
 
+@pytest.mark.slow
 def test_adapters_are_trained_over_a_published_base_and_published(
     hub, tiny_checkpoint, sample_dir, tmp_path, monkeypatch, capfd
 ):
