@@ -402,6 +402,7 @@ def test_client_asks_again_after(bad):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_client_waits_as_long_as_retry_after_says(form):
     def behave(question):
@@ -476,6 +477,7 @@ def test_client_asks_plainly_where_guiding_is_refused():
     assert notes == [f"{server.url}: refuses guided decoding (HTTP 422 no grammars here); asking plainly"]
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_of_the_schema_is_named_at_once():
     def dies(question):
         if question.number > lives:
@@ -662,6 +664,7 @@ def test_one_replica_that_is_down_is_noted_and_left_out(tmp_path, capsys):
     assert "going on with the other endpoints" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_review_that_always_fails_stops_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(client, "MAX_ATTEMPTS", 3)
 
@@ -678,6 +681,7 @@ def test_a_review_that_always_fails_stops_no_other(tmp_path, monkeypatch):
     assert info["flags"] == {"failed": 1} and rows[0]["flags"] == ["failed"]
 
 
+@pytest.mark.slow
 def test_server_dying_midway_stops_and_goes_on(tmp_path):
     answered = itertools.count()
 
@@ -702,6 +706,7 @@ def test_server_dying_midway_stops_and_goes_on(tmp_path):
     assert distilled(server.url, tmp_path, *texts(200))[0] == info
 
 
+@pytest.mark.slow
 def test_server_that_comes_back_in_time_is_waited_for(tmp_path):
     with Loopback(lambda q: Reply(chat(sentences(q.text)), delay=0.05)) as first:
         port = first._socket.getsockname()[1]
