@@ -153,6 +153,7 @@ def test_the_release_is_imported_from_a_url(hub, tmp_path, monkeypatch):
         build_tables_from_reference(url, **settings)
 
 
+@pytest.mark.slow
 def test_a_half_downloaded_cache_is_completed_or_named(hub, tiny_checkpoint, tmp_path, monkeypatch):
     """A download of the weights was cut off, and for a while the Hub does not answer."""
     put(tiny_checkpoint, "rdrec/base")
