@@ -633,6 +633,7 @@ def test_command_line_errors_are_one_line_and_exit_2(tmp_path, capsys):
 # ---- real reviews -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_musical_instruments(shared_dir):
     folder = shared_dir / "data" / "musical_instruments"
     tables = build_tables(

@@ -181,6 +181,7 @@ def test_command_line_imports(tmp_path, capsys):
     assert "6 users, 20 items, 30 interactions" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("domain", "users", "items", "interactions"),
     [("beauty", 22_363, 12_101, 198_502), ("sports", 35_598, 18_357, 296_337), ("toys", 19_412, 11_924, 167_597)],

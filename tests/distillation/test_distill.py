@@ -133,6 +133,7 @@ def test_parser_flags_what_is_wrong(answer, halves, flags):
         assert found.halves == halves
 
 
+@pytest.mark.slow
 def test_parser_survives_anything():
     rng = random.Random(0)
     pieces = [
@@ -401,6 +402,7 @@ def test_client_asks_again_after(bad):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_client_waits_as_long_as_retry_after_says(form):
     def behave(question):
@@ -475,6 +477,7 @@ def test_client_asks_plainly_where_guiding_is_refused():
     assert notes == [f"{server.url}: refuses guided decoding (HTTP 422 no grammars here); asking plainly"]
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_of_the_schema_is_named_at_once():
     def dies(question):
         if question.number > lives:
@@ -563,6 +566,7 @@ def test_output_does_not_depend_on_the_order_of_answers(tmp_path):
     assert outputs[0] == outputs[1]
 
 
+@pytest.mark.slow
 def test_a_server_with_every_fault_loses_nothing(tmp_path):
     """Two endpoints, one of them full of faults: every text is answered, no more than its faults are asked again."""
     rng = random.Random(2)
@@ -660,6 +664,7 @@ def test_one_replica_that_is_down_is_noted_and_left_out(tmp_path, capsys):
     assert "going on with the other endpoints" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_review_that_always_fails_stops_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(client, "MAX_ATTEMPTS", 3)
 
@@ -676,6 +681,7 @@ def test_a_review_that_always_fails_stops_no_other(tmp_path, monkeypatch):
     assert info["flags"] == {"failed": 1} and rows[0]["flags"] == ["failed"]
 
 
+@pytest.mark.slow
 def test_server_dying_midway_stops_and_goes_on(tmp_path):
     answered = itertools.count()
 
@@ -700,6 +706,7 @@ def test_server_dying_midway_stops_and_goes_on(tmp_path):
     assert distilled(server.url, tmp_path, *texts(200))[0] == info
 
 
+@pytest.mark.slow
 def test_server_that_comes_back_in_time_is_waited_for(tmp_path):
     with Loopback(lambda q: Reply(chat(sentences(q.text)), delay=0.05)) as first:
         port = first._socket.getsockname()[1]
@@ -721,6 +728,7 @@ def test_server_that_comes_back_in_time_is_waited_for(tmp_path):
     assert info["counts"]["with_rationale"] == 150 and len(second[0].asked) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_full_disk_stops_cleanly_and_the_journal_is_intact(tmp_path, monkeypatch, code):
     """The disk takes half of a write and fails: nothing of that batch counts, everything before does."""
@@ -781,6 +789,7 @@ def run_script(*arguments, **environment):
     )
 
 
+@pytest.mark.slow
 def test_script_and_build_join(tmp_path):
     """Files in, dataset out: distill.py with a YAML file, then the builder with its rationales."""
     from dataset_builder.build import build_tables
@@ -810,6 +819,7 @@ def test_script_and_build_join(tmp_path):
     assert row["provenance"]["prompt"] == load_prompt("published").label
 
 
+@pytest.mark.slow
 def test_script_stops_in_one_line(tmp_path):
     gone = Loopback()
     gone._socket.close()
@@ -851,6 +861,7 @@ def test_silent_server_is_given_up_within_ten_seconds(tmp_path, monkeypatch):
             distilled(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, "x")
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_loses_nothing_and_asks_nothing_twice(tmp_path):
     figures = kill_and_go_on(tmp_path, texts=240, kills=3, delay=0.05, seed=5)
     assert figures["kills before the end"] >= 2 and figures["journaled at last kill"] > 0

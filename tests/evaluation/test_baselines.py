@@ -140,11 +140,13 @@ def beauty(shared_dir):
         return [np.array(line.split()[1:], dtype=np.int64) for line in lines]
 
 
+@pytest.mark.slow
 def test_beauty_sequential_gives_the_design_figures(beauty):
     ranks = rank_sequential(beauty, "test", "transitions", 12_101)
     assert hit_and_ndcg(ranks, [5, 10]) == pytest.approx(DESIGN_BEAUTY, abs=5e-4)
 
 
+@pytest.mark.slow
 def test_beauty_topn_gives_the_design_figures(beauty):
     rng = np.random.default_rng(0)
     users = np.arange(1, len(beauty) + 1)

@@ -34,6 +34,7 @@ def answers(folder, task, split="test"):
     return pq.read_table(folder / f"eval_{split}_{task}.parquet")
 
 
+@pytest.mark.slow
 def test_an_evaluation_leaves_results_answers_and_a_table(arguments, tmp_path, sample_data):
     table = Evaluation(arguments()).run()
     assert "planted ceiling" not in table  # of all users, so not beside twenty
@@ -57,6 +58,7 @@ def test_an_evaluation_leaves_results_answers_and_a_table(arguments, tmp_path, s
     assert [row["reference"] for row in texts] == sample_data.texts["test"].explanation[:20]
 
 
+@pytest.mark.slow
 def test_sequential_answers_leave_out_the_history_and_topn_answers_are_candidates(arguments, tmp_path, sample_data):
     Evaluation(arguments(tasks=["sequential", "topn"], split="validation")).run()
     for row in answers(tmp_path / "out", "sequential", "validation").to_pylist():
@@ -67,6 +69,7 @@ def test_sequential_answers_leave_out_the_history_and_topn_answers_are_candidate
         assert set(row["items"]) <= {*negatives, row["target"]}
 
 
+@pytest.mark.slow
 def test_batch_size_changes_no_answer(arguments, tmp_path):
     Evaluation(arguments(output_dir=str(tmp_path / "a"))).run()
     Evaluation(arguments(output_dir=str(tmp_path / "b"), batch_size=3)).run()
@@ -77,6 +80,7 @@ def test_batch_size_changes_no_answer(arguments, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_answers_of_one(arguments, tmp_path, sample_dir, tiny_checkpoint):
     Evaluation(arguments(output_dir=str(tmp_path / "one"))).run()
     flags = ["--model", tiny_checkpoint, "--dataset", sample_dir, "--output_dir", tmp_path / "two"]
@@ -121,6 +125,7 @@ def test_a_checkpoint_of_another_catalog_is_refused(arguments, tiny_checkpoint, 
         Evaluation(arguments(model=str(other))).run()
 
 
+@pytest.mark.slow
 def test_all_users_stand_beside_the_planted_ceiling(arguments, tmp_path):
     assert "planted ceiling" in Evaluation(arguments(tasks=["sequential"], max_samples=None, batch_size=100)).run()
 
@@ -149,6 +154,7 @@ def test_the_ranking_asked_for_reaches_the_model(model, tokenizer, sample_data, 
     assert asked[3:] == [topn, {**topn, "protocol": "published"}, {**topn, "length_penalty": 1.0}]
 
 
+@pytest.mark.slow
 def test_exact_answers_score_no_less_than_beams(arguments, tmp_path):
     for name, exact in (("beams", False), ("exact", True)):
         Evaluation(arguments(tasks=["sequential"], exact=exact, output_dir=str(tmp_path / name))).run()
@@ -158,6 +164,7 @@ def test_exact_answers_score_no_less_than_beams(arguments, tmp_path):
         assert all(ours <= theirs + 1e-5 for ours, theirs in zip(some, best))
 
 
+@pytest.mark.slow
 def test_the_script_prints_one_line_for_a_mistake(tmp_path):
     done = subprocess.run(
         [sys.executable, "eval.py", "--model", "x", "--dataset", str(tmp_path / "nowhere")],

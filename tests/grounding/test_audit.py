@@ -184,6 +184,7 @@ def test_policy_errors_name_what_is_wrong(fixed_scores):
 
 
 @with_minilm
+@pytest.mark.slow
 def test_scores_prefer_what_the_review_says():
     halves = [
         "The item is a wide and comfortable strap.",
@@ -248,6 +249,7 @@ def test_without_the_package_the_error_names_the_mend(monkeypatch):
 
 
 @with_minilm
+@pytest.mark.slow
 def test_score_on_the_labels_that_nothing_was_fitted_to(shared_dir):
     from dataset_builder.reviews import read_reviews
 

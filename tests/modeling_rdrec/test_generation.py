@@ -72,6 +72,7 @@ def test_rank_equals_scoring_one_by_one(engine, words, length_penalty):
         np.testing.assert_allclose(answer.scores, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 def test_wide_beams_and_exact_search_equal_brute_force(engine, words, length_penalty):
     settings = {"user": [1, 2, 3], "history": HISTORIES, "k": 12, "length_penalty": length_penalty}
@@ -163,6 +164,7 @@ def test_k_beyond_the_catalog_gives_all_there_is(engine, words):
         assert engine.recommend(words, user=1, history=list(range(1, ITEMS + 1)), k=5, exact=exact).items == []
 
 
+@pytest.mark.slow
 def test_an_empty_history_is_a_prompt_of_the_user_alone(engine, words):
     answer = engine.recommend(words, user=4, history=[], k=5, exact=True)
     items = list(range(1, ITEMS + 1))

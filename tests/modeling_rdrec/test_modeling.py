@@ -161,6 +161,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(model, batch):
         torch.testing.assert_close(parameter.grad, want[name], msg=name)
 
 
+@pytest.mark.slow
 def test_torch_compile(model, batch):
     want = model(**batch)
     compiled = torch.compile(model, backend="aot_eager", dynamic=True)
@@ -193,6 +194,7 @@ def test_lora(model, batch, tmp_path):
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.slow
 def test_seq2seq_trainer(model, tokenizer, tmp_path):
     def feature(user):
         encoded = tokenizer(f"user_{user} item_{user + 5}")
@@ -232,6 +234,7 @@ def test_save_and_load_round_trip(model, batch, tmp_path):
     assert not list(tmp_path.glob("*.bin"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_loads_where_nothing_of_this_project_is(tiny_checkpoint, tmp_path):
     """A fresh process, elsewhere, with an empty module cache, has only the checkpoint folder."""
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "elsewhere" / "checkpoint")

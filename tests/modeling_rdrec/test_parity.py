@@ -106,6 +106,7 @@ def test_reference_padding_gives_the_reference_loss_of_a_padded_batch(reference_
         reference_model.config.reference_padding = False
 
 
+@pytest.mark.slow
 def test_beams_equal(parity, reference_model, t5_tokenizer):
     for case in json.loads((parity / "beam_search.json").read_text()):
         sequences = reference_model.generate(

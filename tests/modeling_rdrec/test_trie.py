@@ -31,6 +31,7 @@ def walk(trie, tokens):
     return int(node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("items", [1, 9, 2345, [7, 12, 120, 121, 5, 99000]])
 def test_every_prefix_is_a_node_with_its_items_and_children(mixed_tokenizer, items):
     trie = CatalogTrie.build(mixed_tokenizer, items)

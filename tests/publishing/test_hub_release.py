@@ -38,6 +38,7 @@ def push(*flags) -> None:
     asked(*flags).run()
 
 
+@pytest.mark.slow
 def test_a_stranger_gets_the_same_answers_bit_for_bit(hub, run_dir, sample_dir, tmp_path, capsys, monkeypatch):
     model, tokenizer = (kind.from_pretrained(run_dir) for kind in (RDRecForConditionalGeneration, RDRecTokenizer))
     before = answers(model.eval(), tokenizer)
@@ -60,6 +61,7 @@ def test_a_stranger_gets_the_same_answers_bit_for_bit(hub, run_dir, sample_dir, 
         assert len(hub.titles(f"rdrec/{repo_id}", kind)) == 2
 
 
+@pytest.mark.slow
 def test_a_dry_run_asks_nobody(hub, run_dir, sample_dir, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "")
     push("--model", run_dir, "--dataset", sample_dir, "--dry-run", "--revision", "next")
@@ -69,6 +71,7 @@ def test_a_dry_run_asks_nobody(hub, run_dir, sample_dir, capsys, monkeypatch):
     assert not hub.requests and str(run_dir.parent) not in printed
 
 
+@pytest.mark.slow
 def test_what_does_not_belong_together_is_refused_before_anything_is_sent(hub, run_dir, sample_dir, tmp_path):
     from rdrec.sample.build import build_sample
 
@@ -93,6 +96,7 @@ def test_what_does_not_belong_together_is_refused_before_anything_is_sent(hub, r
     assert not hub.repos and not hub.requests
 
 
+@pytest.mark.slow
 def test_a_repo_that_comes_back_different_is_noticed(hub):
     from rdrec.publishing.hub import Hub, with_manifest
 

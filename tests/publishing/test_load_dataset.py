@@ -16,6 +16,7 @@ NOT_HERE = pytest.mark.skipif(
 PYTHONS = [sys.executable, pytest.param(str(OLDER / "bin/python"), marks=NOT_HERE)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python", PYTHONS, ids=["pinned", "older"])
 def test_each_config_and_split_whole_and_streamed(hub, sample_dir, tmp_path, python):
     asked("--dataset", sample_dir, "--tag", "v1.0").run()

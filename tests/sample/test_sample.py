@@ -55,11 +55,13 @@ def histories(world):
     return bought
 
 
+@pytest.mark.slow
 def test_same_seed_same_world_other_seed_other_world(world):
     assert make_world().rows == world.rows
     assert make_world(1).reviews_sha256() != world.reviews_sha256()
 
 
+@pytest.mark.slow
 def test_size_and_fields(world, tables):
     counts = tables.info["counts"]
     assert counts["users"] == 400 and counts["items"] == 240  # nothing falls out of the 5-core
@@ -206,6 +208,7 @@ def test_provenance_is_honest_and_catalog_has_words(tables):
     )
 
 
+@pytest.mark.slow
 def test_same_sample_is_kept_and_another_is_not_overwritten(folder, tmp_path):
     before = (folder / "build_info.json").stat().st_mtime_ns
     assert build_sample(folder) == folder
@@ -214,6 +217,7 @@ def test_same_sample_is_kept_and_another_is_not_overwritten(folder, tmp_path):
         build_sample(folder, seed=1)
 
 
+@pytest.mark.slow
 def test_damaged_sample_is_not_taken_for_whole(tmp_path):
     folder = build_sample(tmp_path / "sample")
     catalog = pq.read_table(folder / "catalog" / "train.parquet")
@@ -224,6 +228,7 @@ def test_damaged_sample_is_not_taken_for_whole(tmp_path):
     assert load_tables(folder).catalog.num_rows == catalog.num_rows
 
 
+@pytest.mark.slow
 def test_other_world_and_protocol(tmp_path):
     folder = build_sample(tmp_path / "other", protocol="published", world_seed=3)
     info = json.loads((folder / "build_info.json").read_text())
@@ -234,6 +239,7 @@ def test_other_world_and_protocol(tmp_path):
         build_sample(tmp_path / "none", world_seed=3, rationales="distilled")
 
 
+@pytest.mark.slow
 def test_planted_truth_can_be_had_instead(folder, tmp_path):
     planted = load_tables(build_sample(tmp_path / "planted", rationales="planted"))
     rows = [row for table in planted.rationales.values() for row in table.to_pylist() if row["provenance"]]
@@ -262,6 +268,7 @@ def test_world_from_info_refuses_what_is_no_sample(tables):
         world_from_info({"domain": "sample", "source": aged})
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path, capsys):
     assert main(["build", "--output", str(tmp_path / "s"), "--seed", "2"]) == 0
     out = capsys.readouterr().out

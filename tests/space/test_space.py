@@ -32,6 +32,7 @@ def checkpoint(tiny_checkpoint, tmp_path, sample_dir):
     return measured(tiny_checkpoint, tmp_path / "tiny", sample_dir)
 
 
+@pytest.mark.slow
 def test_a_visitor_of_the_published_space_gets_the_models_answers(
     hub, checkpoint, sample_dir, sample_data, model, tokenizer, tmp_path, capsys, monkeypatch
 ):
@@ -203,6 +204,7 @@ def test_what_a_visitor_can_mend_is_one_line(recommender):
         assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_another_dataset_than_the_models_is_named(answers, tiny_checkpoint, tmp_path):
     from rdrec.sample.build import build_sample
 

@@ -33,6 +33,7 @@ def put(folder: Path, repo_id: str, kind: str = "model") -> None:
     client.push(client.inspect(Target(repo_id, kind), files))
 
 
+@pytest.mark.slow
 def test_adapters_are_trained_over_a_published_base_and_published(
     hub, tiny_checkpoint, sample_dir, tmp_path, monkeypatch, capfd
 ):
@@ -152,6 +153,7 @@ def test_the_release_is_imported_from_a_url(hub, tmp_path, monkeypatch):
         build_tables_from_reference(url, **settings)
 
 
+@pytest.mark.slow
 def test_a_half_downloaded_cache_is_completed_or_named(hub, tiny_checkpoint, tmp_path, monkeypatch):
     """A download of the weights was cut off, and for a while the Hub does not answer."""
     put(tiny_checkpoint, "rdrec/base")

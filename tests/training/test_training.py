@@ -44,6 +44,7 @@ def weights(folder):
     return (folder / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_checkpoint_and_its_record(recipe, tmp_path, sample_data):
     record = train(recipe(report_to="tensorboard"))
     run = tmp_path / "run"
@@ -59,6 +60,7 @@ def test_a_run_leaves_a_checkpoint_and_its_record(recipe, tmp_path, sample_data)
     assert tokenizer.catalog == sample_data.raw_ids and model.config.scale_decoder_outputs is False
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_bytes_however_it_is_computed(recipe, tmp_path):
     train(recipe())
     train(recipe(output_dir=str(tmp_path / "again"), dataloader_num_workers=1))
@@ -74,6 +76,7 @@ def test_the_same_recipe_gives_the_same_bytes_however_it_is_computed(recipe, tmp
 NO_DROPOUT = json.dumps({**json.loads(TINY_MODEL), "dropout_rate": 0.0})
 
 
+@pytest.mark.slow
 def test_resume_goes_on_exactly(recipe, tmp_path):
     """Stopped by a signal and resumed, a run ends with the weights of one that was never stopped (with dropout)."""
     train(recipe(lr_scheduler_type="linear", num_train_epochs=1, save_steps=2))
@@ -95,6 +98,7 @@ def test_resume_goes_on_exactly(recipe, tmp_path):
     assert weights(cut) == weights(run)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_checkpoint(recipe, tmp_path):
     run = tmp_path / "run"
     settings = recipe(save_steps=1, max_train_steps=100_000).as_dict()
@@ -119,6 +123,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(recipe, tmp_path):
     assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_model(recipe, tmp_path):
     record = train(
         recipe(
@@ -135,6 +140,7 @@ def test_early_stopping_keeps_the_best_model(recipe, tmp_path):
     assert record.best_validation_loss == min(losses) and len(losses) == losses.index(min(losses)) + 3
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_same_model(recipe, tmp_path):
     """The draws do not depend on the number of processes, so neither does the model, up to rounding."""
     settings = recipe(model_config=NO_DROPOUT, output_dir=str(tmp_path / "two")).as_dict()
@@ -173,6 +179,7 @@ def test_starting_from_a_checkpoint(recipe, tmp_path, tiny_checkpoint):
     assert load_pretrained(str(tmp_path / "run"))[0].config.reference_padding is True
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_run_is_never_lost(recipe, tmp_path):
     train(recipe(max_train_steps=1))
     before = weights(tmp_path / "run")
@@ -217,6 +224,7 @@ def test_numbers_must_be_positive(recipe, name):
         recipe(**{name: 0})
 
 
+@pytest.mark.slow
 def test_resuming_with_other_settings_or_data_is_refused(recipe, tmp_path):
     train(recipe(max_train_steps=2))
     for changes in ({"seed": 1}, {"model_config": NO_DROPOUT}):

@@ -10,9 +10,9 @@ from modeling_rdrec import RDRecForConditionalGeneration
 from modeling_rdrec import loss_rdrec as loss_module
 from modeling_rdrec.fast_linear import FastLinear, use_fast_linear
 from modeling_rdrec.loss_rdrec import head_cross_entropy
-from rdrec.tasks import data as tasks
+from rdrec.tasks import collator
 from rdrec.tasks.collator import Collator, length_buckets
-from rdrec.tasks.mixture import TaskMixture
+from rdrec.tasks.mixture import Row, TaskMixture
 from rdrec.training import cpu
 from rdrec.training.cpu import CPUDropout, ReLUDropout, keep_mask, speed_up
 
@@ -238,7 +238,7 @@ def test_fast_linear_gives_the_gradients_of_a_linear_layer():
 
 @pytest.mark.parametrize("lengths", [[5, 90, 7, 6, 88], [10] * 6, [3], [400, 1, 2, 200, 199, 3]])
 def test_buckets_are_the_best_there_are(monkeypatch, lengths):
-    monkeypatch.setattr(tasks, "BATCH_COST", 20)
+    monkeypatch.setattr(collator, "BATCH_COST", 20)
 
     def cost(parts):
         return sum(len(part) * max(part) + 20 for part in parts)
@@ -259,8 +259,7 @@ def test_buckets_are_the_best_there_are(monkeypatch, lengths):
 
 def test_rows_of_different_lengths_share_no_batch(tokenizer):
     rows = [
-        tasks.Row("sequential", "user_1 " + " ".join(f"item_{n}" for n in range(1, count)), "7")
-        for count in (2, 200, 3, 190)
+        Row("sequential", "user_1 " + " ".join(f"item_{n}" for n in range(1, count)), "7") for count in (2, 200, 3, 190)
     ]
     groups = Collator(tokenizer)(rows)["groups"]
     assert [family for family, _ in groups] == ["sequential"] * 2
