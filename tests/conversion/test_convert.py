@@ -55,6 +55,7 @@ def saved(original, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_module_saved_whole_becomes_our_checkpoint(original, saved, tmp_path, shared_dir):
     record = convert(saved, tmp_path / "out", str(shared_dir / "t5_tokenizer"), 3)
     model = RDRecForConditionalGeneration.from_pretrained(tmp_path / "out").eval()
@@ -77,6 +78,7 @@ def test_a_module_saved_whole_becomes_our_checkpoint(original, saved, tmp_path, 
     assert "pytorch_model.bin" not in os.listdir(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_state_dict_and_other_types_of_numbers(original, tmp_path, shared_dir):
     path = tmp_path / "state.pt"
     torch.save({name: value.to(torch.bfloat16) for name, value in original.state_dict().items()}, path)

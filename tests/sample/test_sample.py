@@ -78,6 +78,7 @@ def test_nobody_buys_twice_and_some_days_hold_two_purchases(world):
     assert sum(count > 1 for count in days.values()) > 100
 
 
+@pytest.mark.slow
 def test_built_order_is_the_true_order(world, tables):
     raw = dict(zip(tables.catalog["id"].to_pylist()[400:], tables.catalog["raw_id"].to_pylist()[400:], strict=True))
     users = tables.catalog["raw_id"].to_pylist()[:400]

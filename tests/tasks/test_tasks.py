@@ -40,6 +40,7 @@ def test_rows_depend_on_seed_and_step_alone(sample_data, mixture):
     assert mixture.rows(1) != mixture.rows(0)
 
 
+@pytest.mark.slow
 def test_an_epoch_is_one_pass_over_the_explanations(sample_data, mixture):
     texts = sample_data.texts["train"]
     assert mixture.steps_per_epoch == -(-len(texts) // 16)
@@ -114,6 +115,7 @@ def test_negatives_are_uniform_over_unseen_items():
         sample_negatives(rng, 10, seen, 7)
 
 
+@pytest.mark.slow
 def test_no_training_row_shows_a_held_out_item_as_target_or_history(sample_data, mixture):
     """The leaks that `clean` closes: held-out interactions are no target, no history and no text of training."""
     for row in (row for step in range(mixture.steps_per_epoch) for row in mixture.rows(step)):
@@ -182,6 +184,7 @@ def total_loss(model, batch):
     return sum(model(**group, num_items_in_batch=batch["num_items"]).loss for _, group in batch["groups"])
 
 
+@pytest.mark.slow
 def test_losses_of_groups_add_up_to_the_mixed_batch(model, tokenizer, step_rows):
     """Grouping by task, and sharing rows among processes, changes neither the loss nor its gradients."""
     targets = [tokenizer(row.target, truncation=True, max_length=20)["input_ids"] for row in step_rows]
