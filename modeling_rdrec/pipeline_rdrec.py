@@ -1,10 +1,11 @@
 """RDRecPipeline: recommendations, with explanations if asked for, through transformers' `pipeline`.
 
     recommender = pipeline("rdrec-recommendation", model="rdrec/rdrec-beauty", trust_remote_code=True)
-    recommender({"user": 12, "history": [3, 45]}, top_k=5, explain=True)      # from the whole catalog
-    recommender({"user": 12, "candidates": [5, 80, 102]})                     # these, best first
+    recommender({"history": ["B004756YJA", "B00CFRTQ6M"]}, top_k=5)                    # from the whole catalog
+    recommender({"history": ["B004756YJA"], "candidates": ["B00CFRTQ6M", "B0001EKVCM"]})   # these, best first
+    recommender({"user": "A1YJEY40YUW4SE", "history": ["B004756YJA"]}, explain=True)   # and why this user would buy each
 
-A list of such queries is answered in batches.
+Ids are the raw ids of the data. A list of such queries is answered in batches.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from transformers import Pipeline
 TASK = "rdrec-recommendation"
 # What config.json says of the pipeline; transformers reads the class from the file beside it.
 CUSTOM_PIPELINES = {TASK: {"impl": "pipeline_rdrec.RDRecPipeline", "pt": ["AutoModelForSeq2SeqLM"], "type": "text"}}
-QUERY_FORM = '{"user": id, "history": [ids, oldest first]} or {"user": id, "candidates": [ids]}'
+QUERY_FORM = '{"history": [ids, oldest first]}, with "candidates": [ids] to rank those and "user": id where it is known'
 
 
 class RDRecPipeline(Pipeline):
@@ -33,8 +34,8 @@ class RDRecPipeline(Pipeline):
         Parameters
         ----------
         inputs : dict or list of dict
-            `{"user": id, "history": [ids]}` recommends from the whole catalog, `{"user": id, "candidates": [ids]}`
-            ranks the candidates. Ids are integers or the raw ids of the data.
+            `{"history": [ids]}` recommends from the whole catalog; with `"candidates": [ids]` these are ranked. "user"
+            is needed for explanations, and by models with `history="encoder"`, which rank candidates without a history.
         batch_size : int
             Queries that the model answers at once.
         top_k : int
@@ -55,9 +56,11 @@ class RDRecPipeline(Pipeline):
         single = isinstance(inputs, Mapping)
         queries = [inputs] if single else list(inputs)
         for place, query in enumerate(queries):
-            wanted = ({"user", "history"}, {"user", "candidates"})
-            if not isinstance(query, Mapping) or set(query) not in wanted:
+            keys = set(query) if isinstance(query, Mapping) else set()
+            if not keys & {"history", "candidates"} or keys - {"user", "history", "candidates"}:
                 raise ValueError(f"query {place}: give {QUERY_FORM}")
+            if kwargs.get("explain") and query.get("user") is None:
+                raise ValueError(f'query {place}: an explanation is written for a user: give "user": id')
         answers: list[list[dict]] = []
         for start in range(0, len(queries), batch_size):
             # The base class would take a list apart; a mapping passes as one input.
@@ -74,13 +77,21 @@ class RDRecPipeline(Pipeline):
     def _forward(self, inputs: Mapping[str, Any], top_k: int = 10, explain: bool = False) -> dict[str, Any]:
         queries = inputs["queries"]
         answers: list[list[dict]] = [[] for _ in queries]
-        for kind, answer in (("history", self.model.recommend), ("candidates", self.model.rank)):
-            places = [place for place, query in enumerate(queries) if kind in query]
-            if places:
-                users = [queries[place]["user"] for place in places]
-                lists = [list(queries[place][kind]) for place in places]
-                for place, ranked in zip(places, answer(self.tokenizer, user=users, **{kind: lists}, k=top_k)):
-                    answers[place] = [{"item": i, "score": score} for i, score in zip(ranked.items, ranked.scores)]
+        # Queries of one form are answered together.
+        forms: dict[tuple[bool, bool, bool], list[int]] = {}
+        for place, query in enumerate(queries):
+            form = ("candidates" in query, "history" in query, query.get("user") is not None)
+            forms.setdefault(form, []).append(place)
+        for (ranks, with_history, with_user), places in forms.items():
+            asked = {"k": top_k}
+            for name, given in (("candidates", ranks), ("history", with_history)):
+                if given:
+                    asked[name] = [list(queries[place][name]) for place in places]
+            if with_user:
+                asked["user"] = [queries[place]["user"] for place in places]
+            answer = self.model.rank if ranks else self.model.recommend
+            for place, ranked in zip(places, answer(self.tokenizer, **asked)):
+                answers[place] = [{"item": i, "score": score} for i, score in zip(ranked.items, ranked.scores)]
         if explain:
             self._explain(queries, answers)
         return {"answers": answers}

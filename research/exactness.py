@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from rdrec.checkpoints.loading import check_same_catalog, load_pretrained
-from rdrec.evaluation import model_ranking
-from rdrec.evaluation.baselines import hit_and_ndcg
+from rdrec.evaluation import answers
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.data import TaskData
+from rdrec.tasks.scores import hit_and_ndcg
 
 
 BEAMS = (5, 10, 20, 50)
@@ -49,13 +49,11 @@ def main() -> None:
 
     def answer(task, **settings):
         began = time.perf_counter()
-        answers = model_ranking.answer_items(
-            model, tokenizer, data, task, arguments.split, rows, progress=False, **settings
-        )
+        answers = answers.answer_items(model, tokenizer, data, task, arguments.split, rows, progress=False, **settings)
         return answers, len(rows) / (time.perf_counter() - began)
 
     def line(task, name, answers, speed, truth=None):
-        scores = hit_and_ndcg(ranks_of(answers), model_ranking.CUTS[task])
+        scores = hit_and_ndcg(ranks_of(answers), answers.CUTS[task])
         found = ""
         if truth is not None:
             pairs = zip(answers["items"].to_pylist(), truth["items"].to_pylist())

@@ -128,6 +128,8 @@ class EvaluationResults(Record):
     processes: int | None = None
     queries: dict[str, int] = field(default_factory=dict)  # by task
     results: dict[str, dict[str, float]]  # by task and metric
+    variants: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # the model asked in another way
+    fit_on: str = "train"
     reference_points: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # by task, baseline, metric
     minutes: dict[str, float] = field(default_factory=dict)  # by task
     cores: int | None = None

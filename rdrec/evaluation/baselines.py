@@ -2,7 +2,6 @@
 
     sequences = [np.array(items) for items in tables.interactions["items"].to_pylist()]
     ranks = rank_sequential(sequences, "test", "transitions", n_items, seed=0)
-    hit_and_ndcg(ranks, [5, 10])
 
 The transitions baseline is the honest bar for a learned sequential model. It counts how often item b stands right
 after item a in the training parts (all but the last two items of each user) and adds these counts over the user's last
@@ -16,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modeling_rdrec.transitions import LAST_ITEMS, STEP_BACK, Transitions
+
 
 METHODS = ("random", "popularity", "transitions")
 HELD_OUT = {"validation": 2, "test": 1}  # the target is that many from the end of a sequence
-LAST_ITEMS = 10
-STEP_BACK = 0.7
 
 TIE_STREAM, RANDOM_STREAM = 0, 1
 
@@ -159,15 +158,6 @@ def rank_candidates(
     return 1 + ahead.sum(axis=1)
 
 
-def hit_and_ndcg(ranks: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
-    """Return `hr@k` and `ndcg@k` of ranks from 1 (int64 [queries]), keyed as `metrics/ranking` does."""
-    scores = {}
-    for k in ks:
-        scores[f"hr@{k}"] = float((ranks <= k).mean())
-        scores[f"ndcg@{k}"] = float(np.where(ranks <= k, 1.0 / np.log2(1.0 + ranks), 0.0).mean())
-    return scores
-
-
 def _check(sequences: Sequence[np.ndarray], split: str, method: str, n_items: int) -> None:
     if method not in METHODS:
         raise ValueError(f"baseline {method!r}: unknown; take one of {', '.join(METHODS)}")
@@ -206,23 +196,9 @@ def _transition_scores(
     sequences: Sequence[np.ndarray], histories: Sequence[np.ndarray], n_items: int, step_back: float
 ) -> Scores:
     """Sum, over each row of `histories`, step_back^(steps back) times how often each item followed its items."""
-    width = n_items + 1
-    rows, items = _flatten([items[:-2] for items in sequences])
-    inside = rows[1:] == rows[:-1]
-    pairs, counts = np.unique(items[:-1][inside] * width + items[1:][inside], return_counts=True)
-    source, follower = np.divmod(pairs, width)
-    start = np.searchsorted(source, np.arange(width + 1))  # the followers of a stand at start[a] : start[a + 1]
-
-    rows, items = _flatten(histories)
-    ends = np.cumsum(np.bincount(rows, minlength=len(histories)))
-    weight = step_back ** (ends[rows] - 1 - np.arange(len(rows)))
-    fans = start[items + 1] - start[items]
-    entry = np.repeat(np.arange(len(rows)), fans)
-    edge = np.arange(len(entry)) - np.repeat(np.cumsum(fans) - fans, fans) + start[items][entry]
-    key, where = np.unique(rows[entry] * width + follower[edge], return_inverse=True)
-    # Rounded, so that sums of the same numbers in another order tie as they should.
-    value = np.round(np.bincount(where, weights=weight[entry] * counts[edge], minlength=len(key)), 9)
-    return Scores(key, key // width, value)
+    counts = Transitions.count([items[:-2] for items in sequences], n_items)
+    rows, items, values = counts.entries(histories, step_back)
+    return Scores(rows * (n_items + 1) + items, rows, values)
 
 
 def _contains(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:

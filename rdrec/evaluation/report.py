@@ -4,9 +4,10 @@ from dataset_builder.tables import Tables
 from rdrec.sample.build import world_from_info
 from rdrec.sample.ceiling import ceiling_ranks
 from rdrec.tasks.data import TaskData
+from rdrec.tasks.scores import hit_and_ndcg
 
-from .baselines import METHODS, hit_and_ndcg, rank_candidates, rank_sequential
-from .model_ranking import CUTS
+from .answers import CUTS
+from .baselines import METHODS, rank_candidates, rank_sequential
 
 
 CEILING_CUTS = (1, 5, 10)
@@ -41,14 +42,16 @@ def reference_points(
     return points
 
 
-def format_table(results: dict[str, dict], points: dict[str, dict[str, dict]]) -> str:
-    """The tables that eval.py prints: a block a task, a row for the model and for each point of reference."""
+def format_table(
+    results: dict[str, dict], variants: dict[str, dict[str, dict]], points: dict[str, dict[str, dict]]
+) -> str:
+    """The tables that eval.py prints: a block a task, rows for the model, its variants and each point of reference."""
     blocks = []
     for task, scores in results.items():
         if task == "explanation":
             rows, columns = {"model": scores}, ["bleu-1", "bleu-4", "rouge-1-f", "rouge-2-f", "rouge-l-f"]
         else:
-            rows = {"model": scores, **points[task]}
+            rows = {"model": scores, **{f"  {name}": row for name, row in variants[task].items()}, **points[task]}
             columns = [f"{name}@{k}" for k in CUTS[task] for name in ("hr", "ndcg") if (name, k) != ("ndcg", 1)]
         width = max(map(len, rows))
         lines = [f"{task:<{width}}  " + "  ".join(f"{column:>9}" for column in columns)]

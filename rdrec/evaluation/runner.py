@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from dataset_builder.files import sha256_of
+from modeling_rdrec.configuration_rdrec import FITTED_ON
 from rdrec.checkpoints.environment import package_versions, use_all_cores
 from rdrec.checkpoints.files import RESULTS_FILES, weights_file
 from rdrec.checkpoints.loading import check_same_catalog, load_pretrained
@@ -19,115 +21,143 @@ from rdrec.errors import UserError
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.data import TaskData
 
-from . import model_ranking
+from . import answers
+from .baselines import HELD_OUT
 from .report import format_table, reference_points
+from .settings import EvaluationSettings
+
+
+@dataclass
+class Found:
+    """What an evaluation has measured, by task."""
+
+    results: dict[str, dict[str, float]] = field(default_factory=dict)
+    # The same model asked in another way: task, name of the way, scores.
+    variants: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    answers: dict[str, pa.Table] = field(default_factory=dict)
+    minutes: dict[str, float] = field(default_factory=dict)
 
 
 class Evaluation:
-    """An evaluation as `eval.py`'s flags ask for it (see `eval.Arguments`)."""
+    """An evaluation as the settings ask for it."""
 
-    def __init__(self, arguments):
-        self.arguments = arguments
-        unknown = [task for task in arguments.tasks if task not in (*model_ranking.CUTS, "explanation")]
-        if unknown:
-            raise UserError(f"--tasks {unknown[0]}: unknown, take some of sequential, topn, explanation")
-        if arguments.split not in ("validation", "test"):
-            raise UserError(f"--split {arguments.split}: take validation or test")
-        if arguments.protocol not in (None, "clean", "published"):
-            raise UserError(f"--protocol {arguments.protocol}: take clean or published")
-        for name in ("batch_size", "max_samples"):
-            if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-                raise UserError(f"--{name} {getattr(arguments, name)}: give 1 or more")
+    def __init__(self, settings: EvaluationSettings):
+        self.settings = settings
+        self.accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+        use_all_cores(self.accelerator)
+        with self.accelerator.main_process_first():
+            self.tables = load_tables_of(settings.dataset, settings.dataset_revision)
+        self.data = TaskData(self.tables)
+        self.protocol = settings.protocol or self.data.protocol
+        if self.protocol == "published" and (settings.exact or settings.length_penalty != 0):
+            raise UserError("--exact and --length_penalty: for the clean protocol only, published has its own ranking")
+        if self.protocol != self.data.protocol:
+            raise UserError(
+                f"--protocol {self.protocol}: {settings.dataset} was built under {self.data.protocol}; build it again "
+                f"with --protocol {self.protocol}, or leave the flag out"
+            )
+        self.model, self.tokenizer = load_pretrained(settings.model, settings.model_revision)
+        check_same_catalog(self.tokenizer, self.data, settings.model, settings.dataset)
+        self._check_unseen()
+        self.model.to(self.accelerator.device).eval()
 
-        if arguments.length_penalty < 0:
-            raise UserError(f"--length_penalty {arguments.length_penalty}: give 0 or more")
+    def _check_unseen(self) -> None:
+        """What a model was fitted on cannot measure it."""
+        config = self.model.config
+        if FITTED_ON[config.fit_on] < HELD_OUT[self.settings.split]:
+            mend = "evaluate on test" if config.fit_on == "train+validation" else "train with fit_on train to measure"
+            raise UserError(f"{self.settings.model}: fitted on {config.fit_on}, {self.settings.split} included: {mend}")
+        if self.protocol == "published" and config.history == "decoder":
+            raise UserError(
+                f"{self.settings.model}: under the published protocol histories stand in the prompt: train with "
+                "history encoder"
+            )
 
     def run(self) -> str | None:
         """Evaluate and write the results; the printed table, in the main process only."""
-        arguments = self.arguments
-        accelerator = Accelerator(mixed_precision=arguments.mixed_precision)
-        use_all_cores(accelerator)
-        with accelerator.main_process_first():
-            tables = load_tables_of(arguments.dataset, arguments.dataset_revision)
-        data = TaskData(tables)
-        protocol = arguments.protocol or data.protocol
-        if protocol == "published" and (arguments.exact or arguments.length_penalty != 0):
-            raise UserError("--exact and --length_penalty: for the clean protocol only, published has its own ranking")
-        if protocol != data.protocol:
-            raise UserError(
-                f"--protocol {protocol}: {arguments.dataset} was built under {data.protocol}; build it again with "
-                f"--protocol {protocol}, or leave the flag out"
-            )
-        model, tokenizer = load_pretrained(arguments.model, arguments.model_revision)
-        check_same_catalog(tokenizer, data, arguments.model, arguments.dataset)
-        model.to(accelerator.device).eval()
-
-        results, answers, minutes = {}, {}, {}
-        for task in arguments.tasks:
-            queries = model_ranking.count_queries(data, task, arguments.split)
+        settings, found = self.settings, Found()
+        for task in settings.tasks:
+            queries = answers.count_queries(self.data, task, settings.split)
             if queries == 0:
-                accelerator.print(f"{task}: the dataset has no rows for it, left out")
+                self.accelerator.print(f"{task}: the dataset has no rows for it, left out")
                 continue
             began = time.perf_counter()
-            rows = range(queries if arguments.max_samples is None else min(queries, arguments.max_samples))
-            with accelerator.autocast():
-                table = self._answer(accelerator, model, tokenizer, data, task, rows, protocol)
-            minutes[task] = round((time.perf_counter() - began) / 60, 3)
-            if accelerator.is_main_process:
-                score = model_ranking.score_texts if task == "explanation" else model_ranking.score_items
-                results[task] = score(table) if task == "explanation" else score(table, task)
-                answers[task] = table
-        if not accelerator.is_main_process:
+            rows = range(queries if settings.max_samples is None else min(queries, settings.max_samples))
+            with self.accelerator.autocast():
+                table = self._answer(task, rows)
+                found.minutes[task] = round((time.perf_counter() - began) / 60, 3)
+                others = {name: self._answer(task, rows, **ways) for name, ways in self._variants(task).items()}
+            if self.accelerator.is_main_process:
+                found.results[task], found.answers[task] = self._score(task, table), table
+                found.variants[task] = {name: self._score(task, other) for name, other in others.items()}
+        if not self.accelerator.is_main_process:
             return None
-        points = reference_points(data, tables, arguments.split, arguments.seed, arguments.max_samples)
-        self._write(data, protocol, results, answers, points, minutes, accelerator)
-        return format_table(results, points)
+        points = reference_points(self.data, self.tables, settings.split, settings.seed, settings.max_samples)
+        self._write(found, points)
+        return format_table(found.results, found.variants, points)
 
-    def _answer(self, accelerator, model, tokenizer, data, task, rows, protocol) -> pa.Table:
+    def _variants(self, task: str) -> dict[str, dict]:
+        """Other ways to ask the same model, which are reported beside its own."""
+        variants, config = {}, self.model.config
+        if task == "explanation" or config.history == "encoder":
+            return variants
+        if config.prior_weight:
+            variants["without prior"] = {"prior": False}
+        if task == "topn" and FITTED_ON[config.fit_on] > HELD_OUT[self.settings.split]:
+            variants["after all"] = {"after_all": True}
+        return variants
+
+    def _score(self, task: str, table: pa.Table) -> dict[str, float]:
+        return answers.score_texts(table) if task == "explanation" else answers.score_items(table, task)
+
+    def _answer(self, task: str, rows: range, **ways) -> pa.Table:
         """Answers to all rows in order; each process answers every `num_processes`-th row."""
+        settings, accelerator = self.settings, self.accelerator
         mine = rows[accelerator.process_index :: accelerator.num_processes]
-        common = {"batch_size": self.arguments.batch_size, "progress": accelerator.is_main_process}
+        asked = (self.model, self.tokenizer, self.data)
+        common = {"batch_size": settings.batch_size, "progress": accelerator.is_main_process}
         if task == "explanation":
-            table = model_ranking.answer_texts(model, tokenizer, data, self.arguments.split, mine, **common)
+            table = answers.answer_texts(*asked, settings.split, mine, **common)
         else:
-            common |= {name: getattr(self.arguments, name) for name in ("seed", "exact", "length_penalty")}
-            table = model_ranking.answer_items(
-                model, tokenizer, data, task, self.arguments.split, mine, protocol, **common
-            )
+            common |= {name: getattr(settings, name) for name in ("seed", "exact", "length_penalty")}
+            common |= {"published": self.protocol == "published", **ways}
+            table = answers.answer_items(*asked, task, settings.split, mine, **common)
         if accelerator.num_processes == 1:
             return table
         gathered = gather_object([list(zip(mine, table.to_pylist()))])
         ordered = sorted((pair for part in gathered for pair in part), key=lambda pair: pair[0])
         return pa.Table.from_pylist([row for _, row in ordered], schema=table.schema)
 
-    def _write(self, data, protocol, results, answers, points, minutes, accelerator) -> None:
-        arguments = self.arguments
-        local = Path(arguments.model)
-        output_dir = Path(arguments.output_dir or (local if local.is_dir() else "eval_results"))
+    def _write(self, found: Found, points) -> None:
+        settings, data, accelerator = self.settings, self.data, self.accelerator
+        local = Path(settings.model)
+        output_dir = Path(settings.output_dir or (local if local.is_dir() else "eval_results"))
         output_dir.mkdir(parents=True, exist_ok=True)
-        for task, table in answers.items():
-            with whole_file(output_dir / f"eval_{arguments.split}_{task}.parquet") as work:
+        for task, table in found.answers.items():
+            with whole_file(output_dir / f"eval_{settings.split}_{task}.parquet") as work:
                 pq.write_table(table, work, compression="zstd")
         weights = weights_file(local)
         content = EvaluationResults(
-            model=local.name if local.is_dir() else arguments.model,
-            model_revision=arguments.model_revision,
+            model=local.name if local.is_dir() else settings.model,
+            model_revision=settings.model_revision,
             model_sha256=sha256_of(weights) if weights.is_file() else None,
             dataset={key: data.info[key] for key in DATASET_KEYS},
-            protocol=protocol,
-            split=arguments.split,
-            seed=arguments.seed,
-            max_samples=arguments.max_samples,
-            exact=arguments.exact,
-            length_penalty=arguments.length_penalty,
-            batch_size=arguments.batch_size,
+            protocol=self.protocol,
+            split=settings.split,
+            seed=settings.seed,
+            max_samples=settings.max_samples,
+            exact=settings.exact,
+            length_penalty=settings.length_penalty,
+            batch_size=settings.batch_size,
             mixed_precision=accelerator.mixed_precision,
             processes=accelerator.num_processes,
-            queries={task: table.num_rows for task, table in answers.items()},
-            results=results,
+            queries={task: table.num_rows for task, table in found.answers.items()},
+            results=found.results,
+            variants=found.variants,
+            fit_on=self.model.config.fit_on,
             reference_points=points,
-            minutes=minutes,
+            minutes=found.minutes,
             cores=os.cpu_count(),
             versions=package_versions(),
         )
-        content.write(output_dir / RESULTS_FILES[arguments.split])
+        content.write(output_dir / RESULTS_FILES[settings.split])

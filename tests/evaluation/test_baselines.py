@@ -8,7 +8,8 @@ import gzip
 import numpy as np
 import pytest
 
-from rdrec.evaluation.baselines import hit_and_ndcg, rank_candidates, rank_sequential
+from rdrec.evaluation.baselines import rank_candidates, rank_sequential
+from rdrec.tasks.scores import hit_and_ndcg
 
 
 def world(users: int = 120, items: int = 40, seed: int = 5) -> tuple[list[np.ndarray], int]:

@@ -12,7 +12,7 @@ import pytest
 
 from dataset_builder.tables import load_tables
 from rdrec.errors import DatasetError
-from rdrec.evaluation.baselines import hit_and_ndcg, rank_candidates, rank_sequential
+from rdrec.evaluation.baselines import rank_candidates, rank_sequential
 from rdrec.grounding.policy import KEEP
 from rdrec.sample.__main__ import main
 from rdrec.sample.build import (
@@ -27,6 +27,7 @@ from rdrec.sample.build import (
 )
 from rdrec.sample.ceiling import ceiling_ranks
 from rdrec.sample.world import HOBBIES, TRAITS
+from rdrec.tasks.scores import hit_and_ndcg
 
 
 TEACHER_MODEL = "SmolLM2-135M-Instruct"

@@ -4,8 +4,8 @@
     scores = score_items(answers, "sequential")
 
 Sequential ranks the whole catalog but for the user's history and returns 15 items, found by 20 beams inside the catalog
-or exactly; top-N scores a user's 100 candidates and returns all. Under `published` both are what 20 unconstrained beams
-write (paper, section 4.1), of which 15 and 10 are looked at. Explanations: 7 beams, at least 10 tokens.
+or exactly; top-N scores a user's 100 candidates and returns all. Under `published` both are what the paper's beams
+write (`published.py`). Explanations: 7 beams, at least 10 tokens.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,20 @@ import pyarrow as pa
 import torch
 from tqdm.auto import tqdm
 
-from modeling_rdrec.generation_rdrec import ITEM_BEAMS
+from modeling_rdrec.configuration_rdrec import FITTED_ON
+from modeling_rdrec.prompts import BARE, fill
 from rdrec.tasks.data import TaskData
 
 from .baselines import HELD_OUT
+from .published import rank_published
 
 
 METRICS = Path(__file__).resolve().parents[2] / "metrics"
 CUTS = {"sequential": [5, 10], "topn": [1, 5, 10]}
 RETURNED = 15  # of the catalog, for the sequential task
 CANDIDATE_STREAM = 201
+# Users that are answered at once where the whole catalog is scored and no beams are kept.
+USERS_WITHOUT_BEAMS = 256
 
 ITEM_ANSWERS = pa.schema(
     [
@@ -54,12 +58,13 @@ def answer_items(
     task: str,
     split: str,
     rows: Sequence[int],
-    protocol: str = "clean",
-    num_beams: int = ITEM_BEAMS,
+    published: bool = False,
     exact: bool = False,
     length_penalty: float = 0.0,
     batch_size: int = 32,
     seed: int = 0,
+    prior: bool = True,
+    after_all: bool = False,
     progress: bool = True,
 ) -> pa.Table:
     """Rank items for users.
@@ -67,19 +72,19 @@ def answer_items(
     Parameters
     ----------
     task : str
-        "sequential" or "topn".
+        "sequential" (the whole catalog without the history) or "topn" (100 candidates).
     rows : sequence of int
         Users to answer for, counted from 0.
-    protocol : str
-        "clean" or "published", as in `model.recommend` and `model.rank`.
-    num_beams : int
-        Beams of the sequential task, and of both tasks under `published`.
+    published : bool
+        Rank as the paper's code does (`published.py`).
     exact : bool
-        Sequential under `clean`: the proven best items instead of those that beams find.
-    length_penalty : float
-        Under `clean`, as in `model.recommend`.
+        Sequential: the proven best items instead of those that beams find.
+    length_penalty, prior
+        As in `model.recommend`.
     seed : int
         Seed of the order in which a prompt names its candidates; each user has an order of its own.
+    after_all : bool
+        Top-N of a decoder that reads histories: after all items but the target, instead of the training part alone.
 
     Returns
     -------
@@ -87,27 +92,47 @@ def answer_items(
         One row a user: user id, target item, rank from 1 (null: not among the returned), returned items and scores.
     """
     cut = HELD_OUT[split]
-    settings = {"protocol": protocol, "num_beams": num_beams, "length_penalty": length_penalty}
+    settings = {"length_penalty": length_penalty, "prior": prior, "internal_ids": True}
+    if model.config.history == "decoder":
+        batch_size = max(batch_size, USERS_WITHOUT_BEAMS)
     answers = []
     for chunk in _batches(rows, batch_size, task, progress):
         users = [row + 1 for row in chunk]
         targets = [int(data.sequences[row][-cut]) for row in chunk]
-        if task == "sequential":
-            histories = [data.sequences[row][:-cut].tolist() for row in chunk]
-            ranked = model.recommend(tokenizer, user=users, history=histories, k=RETURNED, exact=exact, **settings)
+        histories = [data.sequences[row][:-cut].tolist() for row in chunk]
+        if task == "topn":
+            lists = [_candidates(data, split, row, seed) for row in chunk]
+        if published:
+            ranked = _answer_published(model, tokenizer, task, users, histories if task == "sequential" else lists)
+        elif task == "sequential":
+            ranked = model.recommend(tokenizer, histories, user=users, k=RETURNED, exact=exact, **settings)
         else:
-            positives, negatives = data.candidates[split]
-            lists = [
-                np.random.default_rng([seed, CANDIDATE_STREAM, row])
-                .permutation(np.append(negatives[row], positives[row]))
-                .tolist()
-                for row in chunk
-            ]
-            ranked = model.rank(tokenizer, user=users, candidates=lists, **settings)
+            seen = max(cut, FITTED_ON[model.config.fit_on]) if not after_all else cut
+            read = [data.sequences[row][:-seen].tolist() for row in chunk]
+            read = read if model.config.history == "decoder" else None
+            ranked = model.rank(tokenizer, lists, history=read, user=users, **settings)
         for user, target, answer in zip(users, targets, ranked):
             rank = answer.items.index(target) + 1 if target in answer.items else None
             answers.append((user, target, rank, answer.items, answer.scores))
     return pa.table([list(column) for column in zip(*answers)] or [[]] * len(ITEM_ANSWERS), schema=ITEM_ANSWERS)
+
+
+def _candidates(data: TaskData, split: str, row: int, seed: int) -> list[int]:
+    positives, negatives = data.candidates[split]
+    rng = np.random.default_rng([seed, CANDIDATE_STREAM, row])
+    return rng.permutation(np.append(negatives[row], positives[row])).tolist()
+
+
+def _answer_published(model, tokenizer, task: str, users: list[int], lists: list[list[int]]):
+    """The paper's prompts name the history or the candidates; what may be answered is a new item, or a candidate."""
+    if task == "topn":
+        allowed = [frozenset(row).__contains__ for row in lists]
+    else:
+        known = tokenizer.num_ids("item")
+        allowed = [lambda item, seen=frozenset(row): item not in seen and item <= known for row in lists]
+        lists = [row[-model.config.max_history :] for row in lists]
+    texts = [fill(BARE[task], user, row) for user, row in zip(users, lists)]
+    return rank_published(model, tokenizer, task, texts, allowed)
 
 
 def answer_texts(
@@ -118,7 +143,7 @@ def answer_texts(
     answers = []
     for chunk in _batches(rows, batch_size, "explanation", progress):
         users, items = [texts.user[row] for row in chunk], [texts.item[row] for row in chunk]
-        sentences = model.explain(tokenizer, user=users, item=items)
+        sentences = model.explain(tokenizer, user=users, item=items, internal_ids=True)
         answers += zip(users, items, sentences, [texts.explanation[row] for row in chunk])
     return pa.table([list(column) for column in zip(*answers)] or [[]] * len(TEXT_ANSWERS), schema=TEXT_ANSWERS)
 
