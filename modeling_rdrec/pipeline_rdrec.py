@@ -1,9 +1,9 @@
 """RDRecPipeline: recommendations, with explanations if asked for, through transformers' `pipeline`.
 
     recommender = pipeline("rdrec-recommendation", model="rdrec/rdrec-beauty", trust_remote_code=True)
-    recommender({"history": ["B004756YJA", "B00CFRTQ6M"]}, top_k=5)                    # from the whole catalog
-    recommender({"history": ["B004756YJA"], "candidates": ["B00CFRTQ6M", "B0001EKVCM"]})   # these, best first
-    recommender({"user": "A1YJEY40YUW4SE", "history": ["B004756YJA"]}, explain=True)   # and why this user would buy each
+    recommender({"history": ["B004756YJA", "B00CFRTQ6M"]}, top_k=5)                     # from the whole catalog
+    recommender({"history": ["B004756YJA"], "candidates": ["B00CFRTQ6M", "B0001EKVCM"]})    # these, best first
+    recommender({"user": "A1YJEY40YUW4SE", "history": ["B004756YJA"]}, explain=True)    # and why this user would buy
 
 Ids are the raw ids of the data. A list of such queries is answered in batches.
 """

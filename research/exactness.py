@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from rdrec.checkpoints.loading import check_same_catalog, load_pretrained
-from rdrec.evaluation import answers
+from rdrec.evaluation.answers import answer_items
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.data import TaskData
 from rdrec.tasks.scores import hit_and_ndcg
@@ -49,7 +49,7 @@ def main() -> None:
 
     def answer(task, **settings):
         began = time.perf_counter()
-        answers = answers.answer_items(model, tokenizer, data, task, arguments.split, rows, progress=False, **settings)
+        answers = answer_items(model, tokenizer, data, task, arguments.split, rows, progress=False, **settings)
         return answers, len(rows) / (time.perf_counter() - began)
 
     def line(task, name, answers, speed, truth=None):

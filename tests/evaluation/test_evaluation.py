@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import eval as eval_script
-from rdrec.evaluation import answers
+from rdrec.evaluation.answers import answer_items
 from rdrec.evaluation.runner import Evaluation
 from tests.conftest import ROOT, TWO_PROCESSES
 
@@ -141,7 +141,7 @@ def test_the_ranking_asked_for_reaches_the_model(model, tokenizer, sample_data, 
         monkeypatch.setattr(type(model), method, note)
     for task in ("sequential", "topn"):
         for settings in ({}, {"protocol": "published"}, {"exact": True, "length_penalty": 1.0}):
-            answers.answer_items(model, tokenizer, sample_data, task, "test", [0], progress=False, **settings)
+            answer_items(model, tokenizer, sample_data, task, "test", [0], progress=False, **settings)
     plain = {"k": 15, "protocol": "clean", "exact": False, "length_penalty": 0.0}
     changed = {"exact": True, "length_penalty": 1.0}
     topn = {
