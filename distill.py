@@ -14,11 +14,12 @@ import sys
 from rdrec.arguments import parse_arguments, run
 from rdrec.distillation.run import OUTPUT_FILE, Stopped, distill
 from rdrec.distillation.settings import Settings
+from rdrec.errors import UserError
 
 
 def main() -> int:
     if sum(word.split("=")[0] == "--endpoint" for word in sys.argv) > 1:
-        raise ValueError("--endpoint is there twice; write all URLs after one: --endpoint URL URL")
+        raise UserError("--endpoint is there twice; write all URLs after one: --endpoint URL URL")
     settings = parse_arguments(Settings, __doc__)
     try:
         info = distill(settings)

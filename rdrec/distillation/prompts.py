@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from rdrec.errors import DatasetError
+from rdrec.errors import UserError
 
 
 FOLDER = Path(__file__).parent / "prompt_files"
@@ -98,7 +98,7 @@ def load_prompt(name: str) -> Prompt:
 
     Raises
     ------
-    DatasetError
+    UserError
         No such prompt, not YAML, a key missing, or a place for the review that is missing or there twice.
     """
     path = FOLDER / f"{name}.yaml"
@@ -106,19 +106,19 @@ def load_prompt(name: str) -> Prompt:
         path = Path(name)
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
-        raise DatasetError(f"--prompt {name}: no such prompt; choose one of {known}, or give a file")
+        raise UserError(f"--prompt {name}: no such prompt; choose one of {known}, or give a file")
     content = path.read_bytes()
     try:
         made = yaml.safe_load(content)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
     missing = sorted(KEYS - made.keys()) if isinstance(made, dict) else sorted(KEYS)
     if missing:
-        raise DatasetError(f"{path}: no {missing[0]!r}; a prompt file has {', '.join(sorted(KEYS))}")
+        raise UserError(f"{path}: no {missing[0]!r}; a prompt file has {', '.join(sorted(KEYS))}")
     wordings = [made["user"].strip(), made.get("user_again", made["user"]).strip()]
     for wording in wordings:
         if wording.count(PLACE) != 1:
-            raise DatasetError(f"{path}: write {PLACE} once in each turn; it is there {wording.count(PLACE)} times")
+            raise UserError(f"{path}: write {PLACE} once in each turn; it is there {wording.count(PLACE)} times")
     turns: list[dict[str, str]] = []
     for example in made.get("examples", []):
         before, after = wordings[bool(turns)].split(PLACE)
