@@ -298,7 +298,7 @@ class Pool:
             return
         if failure.kind == "timeout" and endpoint.timed_out(begun):
             self._note(
-                f"{endpoint.root}: {failure.reason} while it answered others; asking {endpoint.at_once} at once "
+                f"{endpoint.root}: {failure.reason}; asking fewer at once, {endpoint.at_once} for now "
                 "(--concurrency, --timeout)"
             )
         endpoint.failed(begun)

@@ -3,9 +3,10 @@
     endpoint = Endpoint("http://127.0.0.1:8080", client, concurrency=64)
     await endpoint.acquire(); ...; endpoint.release()
 
-The number of requests at once is fixed. A server that says 429 or 503, or fails several times in a row, gets none
-until a pause is over, which grows from wave to wave. Only one thing lowers the number: requests that time out while
-the server answers others. They waited in its queue, so fewer of them are sent.
+A server that says 429 or 503, or fails several times in a row, gets no request until a pause is over, which grows from
+wave to wave. The number of requests at once is the one that the user set. Only time-outs lower it, since requests that
+wait too long in the server's queue are lost there: it is halved by each wave of them, and raised by one after as many
+answers as it is high.
 """
 
 import asyncio
@@ -96,7 +97,7 @@ class Endpoint:
     def __init__(self, url: str, concurrency: int, timeout: float, token: str | None):
         self.root = root_of(url)
         self.client = AsyncInferenceClient(base_url=self.root, token=token, timeout=timeout)
-        self.at_once = concurrency
+        self.at_once = self._most = concurrency
         self.load = 0
         self.paused_until = 0.0
         self.dialect: str | None = None
@@ -106,7 +107,8 @@ class Endpoint:
         self._surplus = 0  # slots to be withdrawn when they come back
         self._failures = 0  # since the last answer
         self._waves = 0  # pauses since the last answer
-        self._paused_at = self._lowered_at = self._answered_at = 0.0
+        self._answers = 0  # since the number of requests at once changed
+        self._paused_at = self._lowered_at = 0.0
 
     async def acquire(self) -> None:
         """Wait for a slot. Each slot is held for one request, whose time is limited, so this ends."""
@@ -119,14 +121,21 @@ class Endpoint:
 
     def release(self) -> None:
         self.load -= 1
-        if self._surplus:
+        self._give_slot()
+
+    def _give_slot(self) -> None:
+        if self._surplus > 0:
             self._surplus -= 1
         else:
             self._slots.release()
 
     def answered(self) -> None:
         self._failures = self._waves = 0
-        self._answered_at = time.monotonic()
+        self._answers += 1
+        if self._answers >= self.at_once < self._most:
+            self._answers = 0
+            self.at_once += 1
+            self._give_slot()
 
     def failed(self, begun: float) -> None:
         """A request that began at `begun` failed. One says nothing about the server, several in a row do."""
@@ -145,14 +154,16 @@ class Endpoint:
         return self.paused_until
 
     def timed_out(self, begun: float) -> bool:
-        """Halve the requests at once, if the server answered others in the meantime. Returns whether it did."""
-        if self._answered_at < begun or begun < self._lowered_at or self.at_once == 1:
+        """Halve the requests at once, once a wave. Returns whether this is the first time."""
+        if begun < self._lowered_at or self.at_once == 1:
             return False
+        is_first = not self._lowered_at
         fewer = self.at_once // 2
         self._surplus += self.at_once - fewer
         self.at_once = fewer
+        self._answers = 0
         self._lowered_at = time.monotonic()
-        return True
+        return is_first
 
     def untested(self) -> list[str]:
         """Options that it has neither taken nor refused yet."""

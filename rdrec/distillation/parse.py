@@ -122,8 +122,8 @@ def _found(text: str, flags: set[str]) -> dict[str, Any] | None:
 
 def _begins_with_its_form(text: str) -> bool:
     text = _FENCE.sub("", text).strip()
-    mark = text.startswith("{") or _MARKED_LABEL.match(text) or _FIRST.match(text)
-    return bool(mark or _OF_USER.search(text[:40])) and not _THIRD.search(text)
+    begins = text.startswith("{") or _MARKED_LABEL.match(text) or _FIRST.match(text)
+    return bool(begins) and not _THIRD.search(text)
 
 
 def _half(found: dict[str, Any], half: str, flags: set[str]) -> str | None:

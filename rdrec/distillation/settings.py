@@ -40,7 +40,7 @@ class Settings:
     asks: int = _flag("How often a review is asked again at most, under a policy.", default=1)
     judge: bool = _flag("Under a policy, also have the server judge every half that would be kept.", default=False)
 
-    concurrency: int = _flag("Requests at once at each endpoint.", default=64)
+    concurrency: int = _flag("Requests at once at each endpoint; fewer while they time out.", default=64)
     timeout: float = _flag("Seconds for one request.", default=120.0)
     patience: float = _flag("Seconds without any answer after which the run stops.", default=600.0)
     allow_failures: bool = _flag(

@@ -17,7 +17,7 @@ _TAG = re.compile(
     rf"|[<\[\u25c1]\|?(?:begin_of_)?{_NAME}\|?[>\]\u25b7]|<\|channel>[ ]?thought\b|<unused94>",
     re.IGNORECASE,
 )
-_CHANNEL = re.compile(r"<\|channel\|>\s{0,9}(\w*)")
+_CHANNEL = re.compile(r"<\|channel\|>\s{0,9}(final)?")
 # What stands between the channel's name and its text, and what ends the text.
 _MESSAGE = re.compile(r"[^<]{0,40}(?:<\|constrain\|>[^<]{0,40})?<\|message\|>")
 _END_OF_CHANNEL = re.compile(r"<\|(?:end|return|start|call|channel)\|>")
@@ -36,8 +36,8 @@ class Answer(NamedTuple):
 def without_thoughts(text: str) -> Answer:
     """An answer without the thoughts in it, in time linear in its length.
 
-    Of text on both sides of thoughts only the last counts: what stands before may be thoughts as well, and is read only
-    where nothing follows. A closing tag without an opening one ends thoughts that began with the text.
+    The answer is what follows the last closing tag, whether that was opened or not: all before may be thoughts.
+    Thoughts that begin after it and never end are left out.
     """
     channels = list(_CHANNEL.finditer(text))
     if channels:
@@ -45,24 +45,18 @@ def without_thoughts(text: str) -> Answer:
     if _BARE_CHANNEL.match(text):
         ends = [mark.end() for mark in _BARE_FINAL.finditer(text)]
         return Answer(text[ends[-1] :] if ends else "", not ends)
-    outside = [""]
-    place, is_open = 0, False
+    start, opened = 0, None
     for tag in _TAG.finditer(text):
         if tag["closing"]:
-            if not is_open:
-                outside = [""]
-            place, is_open = tag.end(), False
-        elif not is_open:
-            outside.append(text[place : tag.start()])
-            is_open = True
-    if not is_open:
-        outside.append(text[place:])
-    return Answer(next((part for part in reversed(outside) if any(map(str.isalnum, part))), ""), is_open)
+            start, opened = tag.end(), None
+        elif opened is None:
+            opened = tag.start()
+    return Answer(text[start:opened], opened is not None)
 
 
 def _final_channel(text: str, channels: list["re.Match[str]"]) -> Answer:
     """The text of the last channel named final; there is none where the model was cut in its thoughts."""
-    last = next((mark for mark in reversed(channels) if mark[1].lower() == "final"), None)
+    last = next((mark for mark in reversed(channels) if mark[1]), None)
     if last is None:
         return Answer("", True)
     message = _MESSAGE.match(text, last.end())
