@@ -119,14 +119,7 @@ def load_prompt(name: str) -> Prompt:
     for wording in wordings:
         if wording.count(PLACE) != 1:
             raise UserError(f"{path}: write {PLACE} once in each turn; it is there {wording.count(PLACE)} times")
-    turns: list[dict[str, str]] = []
-    for example in made.get("examples", []):
-        before, after = wordings[bool(turns)].split(PLACE)
-        review, _ = prepare(example["review"], len(example["review"]))
-        answer = example["answer"]
-        turns.append({"role": "user", "content": f"{before}{review}{after}"})
-        written = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-        turns.append({"role": "assistant", "content": written})
+    turns = _example_turns(made.get("examples", []), wordings)
     before, after = wordings[bool(turns)].split(PLACE)
     return Prompt(
         name=str(made["name"]),
@@ -141,3 +134,16 @@ def load_prompt(name: str) -> Prompt:
         top_p=float(made["top_p"]),
         max_tokens=int(made["max_tokens"]),
     )
+
+
+def _example_turns(examples: list[dict[str, Any]], wordings: list[str]) -> list[dict[str, str]]:
+    """The chat of a prompt's examples; `wordings` are the user's first turn and all later ones."""
+    turns: list[dict[str, str]] = []
+    for example in examples:
+        before, after = wordings[bool(turns)].split(PLACE)
+        review, _ = prepare(example["review"], len(example["review"]))
+        answer = example["answer"]
+        turns.append({"role": "user", "content": f"{before}{review}{after}"})
+        written = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+        turns.append({"role": "assistant", "content": written})
+    return turns
