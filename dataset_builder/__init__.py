@@ -16,7 +16,7 @@ _HOME = {
     "RDRecRationales": "dataset_builder.datasets_builder",
     "Tables": "dataset_builder.tables",
     "build_tables": "dataset_builder.build",
-    "build_tables_from_reference": "dataset_builder.paper_files",
+    "build_tables_from_reference": "dataset_builder.paper_import",
     "load_tables": "dataset_builder.tables",
     "write_dataset": "dataset_builder.tables",
 }

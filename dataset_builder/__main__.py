@@ -1,24 +1,26 @@
-"""Command line of the data package.
+"""Command line of the dataset builder.
 
     python -m dataset_builder build --reviews reviews.json.gz --domain beauty --output data/beauty
     python -m dataset_builder import --reference FOLDER_OR_URL --domain beauty --output data/beauty
-    python -m dataset_builder sample --output data/sample
     python -m dataset_builder info data/beauty
-    python -m dataset_builder audit runs/distilled --reviews reviews.json.gz
 
 Prints a summary with every skip and its count. Errors are one line on stderr, exit code 2.
 """
 
 import argparse
+import shlex
 import sys
 
-from rdrec.grounding.report import add_command as add_audit_command
-from rdrec.sample.build import add_command as add_sample_command
+from rdrec.errors import UserError, exit_code
 
 from .assemble import PROTOCOLS
 from .build import build_tables
-from .paper_files import build_tables_from_reference
+from .paper_import import build_tables_from_reference
 from .tables import Tables, load_tables, write_dataset
+
+
+# Commands that once stood here, and what runs them now.
+MOVED = {"sample": "python -m rdrec.sample build", "audit": "python -m rdrec.grounding"}
 
 
 def summary(tables: Tables) -> str:
@@ -60,16 +62,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     build.add_argument("--item_text", help="`ASIN a few words` lines for the catalog")
     build.set_defaults(run=run_build)
 
-    take = commands.add_parser("import", parents=[shared], help="from the reference release's files")
+    take = commands.add_parser("import", parents=[shared], help="from the files of the paper's release")
     take.add_argument("--reference", required=True, help="folder or URL that holds sequential.txt")
     take.set_defaults(run=run_import)
 
     info = commands.add_parser("info", help="summary of a built dataset")
     info.add_argument("dataset", help="folder or dataset repo id")
     info.set_defaults(run=lambda options: print(summary(load_tables(options.dataset))))
-
-    add_sample_command(commands)
-    add_audit_command(commands)
     return parser.parse_args(arguments)
 
 
@@ -91,7 +90,7 @@ def run_build(options: argparse.Namespace) -> None:
 
 
 def run_import(options: argparse.Namespace) -> None:
-    """Import the reference's files, write, and print the summary."""
+    """Import the paper's files, write, and print the summary."""
     tables = build_tables_from_reference(
         options.reference,
         domain=options.domain,
@@ -109,14 +108,15 @@ def _finish(tables: Tables, options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit code is 0, or 2 after an error."""
+    """Run one command; the exit code is 0, or 2 after an error that the user can mend."""
+    return exit_code(lambda: _run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: list[str]) -> None:
+    if arguments and arguments[0] in MOVED:
+        raise UserError(f"{arguments[0]}: has moved, run `{MOVED[arguments[0]]} {shlex.join(arguments[1:])}`")
     options = parse(arguments)
-    try:
-        options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    options.run(options)
 
 
 if __name__ == "__main__":

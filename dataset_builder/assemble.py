@@ -2,120 +2,145 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from .splits import leave_one_out, sample_negatives, split_texts
+from rdrec.errors import DatasetError
+
+from .splits import draw_candidates, leave_one_out, split_texts
 from .tables import FORMAT, SCHEMAS, SPLITS, Tables, fingerprint
 
 
 PROTOCOLS = ("clean", "published")
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose for a build.
+
+    Attributes
+    ----------
+    domain : str
+        Name of the dataset.
+    protocol : {"clean", "published"}
+    seed : int
+        Of ids, text splits and candidates.
+    num_negatives : int
+        Negatives a user in each candidates split.
+    min_core : int or None
+        Interactions that each user and item must have; None where the input is filtered already.
+
+    Raises
+    ------
+    DatasetError
+        For an unknown protocol.
+    """
+
+    domain: str
+    protocol: str
+    seed: int
+    num_negatives: int
+    min_core: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise DatasetError(f"--protocol {self.protocol}: unknown; choose one of {', '.join(PROTOCOLS)}")
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """The sequences of users 1, 2, … end to end, each oldest first.
+
+    Attributes
+    ----------
+    items : int64 array of shape [n]
+        Item ids from 1.
+    lengths : int64 array of shape [n_users]
+        Interactions of each user.
+    timestamps : int64 array of shape [n] or None
+        Unix seconds, or None when unknown.
+    """
+
+    items: np.ndarray
+    lengths: np.ndarray
+    timestamps: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Names:
+    """Raw ids of users and items in the order of their ids, and the text of each item (None where there is none)."""
+
+    users: Sequence[str]
+    items: Sequence[str]
+    item_texts: Sequence[str | None]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The reviews that have an explanation.
+
+    Attributes
+    ----------
+    rows : sequence of dict
+        Columns `explanation`, `feature` and, where there is a rationale, its columns; one dict a review.
+    positions : int64 array of shape [len(rows)]
+        Ascending positions in `Interactions.items` of the reviews' interactions.
+    splits : int8 array of shape [len(rows)] or None
+        The split of each text, where the source fixes it; drawn otherwise.
+    """
+
+    rows: Sequence[dict[str, Any]] = ()
+    positions: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    splits: np.ndarray | None = None
+
+
 def assemble(
-    items: np.ndarray,
-    lengths: np.ndarray,
-    timestamps: np.ndarray | None,
-    raw_users: Sequence[str],
-    raw_items: Sequence[str],
-    item_texts: Sequence[str | None],
-    text_rows: Sequence[dict[str, Any]],
-    text_positions: np.ndarray,
+    interactions: Interactions,
+    names: Names,
+    texts: Texts,
+    settings: Settings,
     *,
-    text_splits: np.ndarray | None = None,
-    test_negatives: np.ndarray | None = None,
-    domain: str,
-    protocol: str,
-    seed: int,
-    min_core: int | None,
-    num_negatives: int,
     source: dict[str, Any],
     skipped: Counter[str],
+    test_negatives: np.ndarray | None = None,
 ) -> Tables:
     """Make the tables.
 
     Parameters
     ----------
-    items : int64 array of shape [n]
-        Item ids from 1; the sequences of users 1, 2, … end to end, each oldest first.
-    lengths : int64 array of shape [n_users]
-    timestamps : int64 array of shape [n] or None
-        Unix seconds, or None when unknown.
-    raw_users, raw_items : sequences of str, of length n_users and n_items
-        By id.
-    item_texts : sequence of str or None, of length n_items
-    text_rows : sequence of dict
-        Columns `explanation`, `feature` and, where there is a rationale, its columns; one dict a review with a text.
-    text_positions : int64 array of shape [len(text_rows)]
-        Ascending positions in `items` of the reviews' interactions.
-    text_splits : int8 array of shape [len(text_rows)] or None
-        The split of each text, where the source fixes it; drawn here otherwise.
+    interactions : Interactions
+    names : Names
+    texts : Texts
+    settings : Settings
+    source : dict
+        What to record as the origin.
+    skipped : Counter
+        What was left out, by reason.
     test_negatives : int64 array of shape [n_users, k] or None
         The test candidates, where the source fixes them; drawn here otherwise.
+
+    Raises
+    ------
+    DatasetError
+        A user has too few items left to draw the negatives from.
     """
-    n_users, n_items = len(lengths), len(raw_items)
-    users = np.repeat(np.arange(1, n_users + 1), lengths)
-    ends = np.cumsum(lengths)
-    offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
-
-    if text_splits is None:
-        text_splits = split_texts(leave_one_out(lengths)[text_positions], protocol, seed)
-    columns = {"user": users[text_positions], "item": items[text_positions]}
-    for field in SCHEMAS["rationales"]:
-        if field.name not in columns:
-            columns[field.name] = pa.array([row.get(field.name) for row in text_rows], field.type)
-    texts = pa.table(columns, schema=SCHEMAS["rationales"])
-    rationales = {
-        split: texts.filter(pa.array(text_splits == part)).combine_chunks()
-        for part, split in enumerate(SPLITS["rationales"])
-    }
-
-    stamps = (
-        pa.nulls(n_users, pa.list_(pa.int64()))
-        if timestamps is None
-        else pa.ListArray.from_arrays(offsets, pa.array(timestamps, pa.int64()))
-    )
-    interactions = pa.table(
-        [np.arange(1, n_users + 1), pa.ListArray.from_arrays(offsets, pa.array(items, pa.int64())), stamps],
-        schema=SCHEMAS["interactions"],
-    )
-
-    candidates = {}
-    for split, back in (("validation", 2), ("test", 1)):
-        if split == "test" and test_negatives is not None:
-            negatives = test_negatives
-        else:
-            negatives = sample_negatives(items, lengths, n_items, num_negatives, seed, split)
-        starts = pa.array(np.arange(n_users + 1) * negatives.shape[1], pa.int32())
-        drawn = pa.ListArray.from_arrays(starts, pa.array(negatives.reshape(-1), pa.int64()))
-        candidates[split] = pa.table(
-            [np.arange(1, n_users + 1), items[ends - back], drawn], schema=SCHEMAS["candidates"]
-        )
-
-    catalog = pa.table(
-        [
-            ["user"] * n_users + ["item"] * n_items,
-            np.concatenate([np.arange(1, n_users + 1), np.arange(1, n_items + 1)]),
-            [*raw_users, *raw_items],
-            [None] * n_users + list(item_texts),
-        ],
-        schema=SCHEMAS["catalog"],
-    )
-
+    rationales = _rationales(interactions, texts, settings)
+    candidates = _candidates(interactions, len(names.items), settings, test_negatives)
     info = {
         "format": FORMAT,
-        "domain": domain,
-        "protocol": protocol,
-        "seed": seed,
+        "domain": settings.domain,
+        "protocol": settings.protocol,
+        "seed": settings.seed,
         "source": source,
-        "min_core": min_core,
-        "num_negatives": num_negatives,
+        "min_core": settings.min_core,
+        "num_negatives": settings.num_negatives,
         "counts": {
-            "users": n_users,
-            "items": n_items,
-            "interactions": len(items),
+            "users": len(names.users),
+            "items": len(names.items),
+            "interactions": len(interactions.items),
             "rationales": {split: table.num_rows for split, table in rationales.items()},
             "with_rationale": {
                 split: table.num_rows - table["provenance"].null_count for split, table in rationales.items()
@@ -123,6 +148,68 @@ def assemble(
         },
         "skipped": {reason: count for reason, count in sorted(skipped.items()) if count},
     }
-    tables = Tables(rationales, interactions, candidates, catalog, info)
+    tables = Tables(rationales, _interactions(interactions), candidates, _catalog(names), info)
     info["fingerprint"] = fingerprint(tables)
     return tables
+
+
+def _user_ids(interactions: Interactions) -> np.ndarray:
+    return np.arange(1, len(interactions.lengths) + 1)
+
+
+def _rationales(interactions: Interactions, texts: Texts, settings: Settings) -> dict[str, pa.Table]:
+    splits = texts.splits
+    if splits is None:
+        parts = leave_one_out(interactions.lengths)[texts.positions]
+        splits = split_texts(parts, settings.protocol, settings.seed)
+    users = np.repeat(_user_ids(interactions), interactions.lengths)
+    columns = {"user": users[texts.positions], "item": interactions.items[texts.positions]}
+    for column in SCHEMAS["rationales"]:
+        if column.name not in columns:
+            columns[column.name] = pa.array([row.get(column.name) for row in texts.rows], column.type)
+    table = pa.table(columns, schema=SCHEMAS["rationales"])
+    return {
+        split: table.filter(pa.array(splits == part)).combine_chunks()
+        for part, split in enumerate(SPLITS["rationales"])
+    }
+
+
+def _interactions(interactions: Interactions) -> pa.Table:
+    offsets = pa.array(np.concatenate([[0], np.cumsum(interactions.lengths)]), pa.int32())
+    stamps = (
+        pa.nulls(len(interactions.lengths), pa.list_(pa.int64()))
+        if interactions.timestamps is None
+        else pa.ListArray.from_arrays(offsets, pa.array(interactions.timestamps, pa.int64()))
+    )
+    items = pa.ListArray.from_arrays(offsets, pa.array(interactions.items, pa.int64()))
+    return pa.table([_user_ids(interactions), items, stamps], schema=SCHEMAS["interactions"])
+
+
+def _candidates(
+    interactions: Interactions, n_items: int, settings: Settings, test_negatives: np.ndarray | None
+) -> dict[str, pa.Table]:
+    items, lengths = interactions.items, interactions.lengths
+    candidates = {}
+    for split, back in (("validation", 2), ("test", 1)):
+        if split == "test" and test_negatives is not None:
+            negatives = test_negatives
+        else:
+            negatives = draw_candidates(items, lengths, n_items, settings.num_negatives, settings.seed, split)
+        starts = pa.array(np.arange(len(lengths) + 1) * negatives.shape[1], pa.int32())
+        drawn = pa.ListArray.from_arrays(starts, pa.array(negatives.reshape(-1), pa.int64()))
+        positives = items[np.cumsum(lengths) - back]
+        candidates[split] = pa.table([_user_ids(interactions), positives, drawn], schema=SCHEMAS["candidates"])
+    return candidates
+
+
+def _catalog(names: Names) -> pa.Table:
+    n_users, n_items = len(names.users), len(names.items)
+    return pa.table(
+        [
+            ["user"] * n_users + ["item"] * n_items,
+            np.concatenate([np.arange(1, n_users + 1), np.arange(1, n_items + 1)]),
+            [*names.users, *names.items],
+            [None] * n_users + list(names.item_texts),
+        ],
+        schema=SCHEMAS["catalog"],
+    )

@@ -10,16 +10,16 @@ explanations.
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from rdrec.errors import DatasetError
 
-from .assemble import PROTOCOLS, assemble
+from .assemble import Interactions, Names, Settings, Texts, assemble
 from .explanations import FeatureVocabulary, pick
 from .files import describe
 from .ids import ITEM_ID_STREAM, USER_ID_STREAM, drawn_ids, first_appearance
@@ -83,8 +83,7 @@ def build_tables(
     DatasetError
         Input that cannot be used; the message says what, where and how to mend it.
     """
-    if protocol not in PROTOCOLS:
-        raise DatasetError(f"--protocol {protocol}: unknown; choose one of {', '.join(PROTOCOLS)}")
+    settings = Settings(domain, protocol, seed, num_negatives, min_core)
     skipped: Counter[str] = Counter()
     texts_of_items = read_item_text(item_text) if item_text is not None else {}
     given = (
@@ -93,48 +92,101 @@ def build_tables(
     if source is None:
         source = _source(reviews, rationales, item_text)
 
-    # First pass: who, what, when. Ids are coded from 0 by first appearance in the file.
-    user_codes: dict[str, int] = {}
-    item_codes: dict[str, int] = {}
-    users, items, timestamps, rows = array("q"), array("q"), array("q"), array("q")
-    for review in _read(reviews, skipped, "reading interactions", progress):
-        users.append(user_codes.setdefault(review.user, len(user_codes)))
-        items.append(item_codes.setdefault(review.item, len(item_codes)))
-        timestamps.append(review.timestamp)
-        rows.append(review.row)
-    n_rows = len(rows) + sum(skipped[reason] for reason in ROW_SKIPS)
+    bought = _read_purchases(reviews, skipped, progress)
+    n_rows = len(bought.rows) + sum(skipped[reason] for reason in ROW_SKIPS)
     outside = max(given, default=-1)
     if outside >= n_rows:
         raise DatasetError(
             f"{rationales}: review_row {outside} is not among the {n_rows} rows of the reviews; "
             "give the reviews file that the rationales were written for"
         )
-    user_array, item_array, time_array, row_array = (np.asarray(a) for a in (users, items, timestamps, rows))
-    kept = filter_interactions(user_array, item_array, time_array, min_core, skipped)
+    kept = filter_interactions(bought.users, bought.items, bought.timestamps, min_core, skipped)
+    kept, interactions, raw_users, raw_items = _give_ids(bought, kept, settings)
 
-    # Ids. `kept` runs user by user, oldest first, so first appearance in it is the published numbering.
-    user_numbers, user_values = first_appearance(user_array[kept])
-    item_numbers, item_values = first_appearance(item_array[kept])
-    user_ids = drawn_ids(len(user_values), protocol, seed, USER_ID_STREAM)
-    item_ids = drawn_ids(len(item_values), protocol, seed, ITEM_ID_STREAM)
+    position_of_row = np.full(int(bought.rows[-1]) + 1, -1)
+    position_of_row[bought.rows[kept]] = np.arange(len(kept))
+    is_training = leave_one_out(interactions.lengths) == TRAIN
+    features = _count_features(_read(reviews, "counting features", progress, bought), position_of_row, is_training)
+    kept_reviews = _read(reviews, "choosing explanations", progress, bought)
+    texts = _choose_explanations(kept_reviews, position_of_row, features, given, skipped)
+
+    names = Names(raw_users, raw_items, [texts_of_items.get(raw) for raw in raw_items])
+    return assemble(interactions, names, texts, settings, source=source, skipped=skipped)
+
+
+class _Purchases(NamedTuple):
+    """Who bought what when, in the order of the reviews file.
+
+    `users`, `items` (codes from 0 by first appearance), `timestamps` (Unix seconds) and `rows` (of the file, from 0)
+    are int64 [n]; `raw_users` and `raw_items` are the raw ids by code.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    timestamps: np.ndarray
+    rows: np.ndarray
+    raw_users: list[str]
+    raw_items: list[str]
+
+
+def _read_purchases(reviews: ReviewSource, skipped: Counter[str], progress: bool) -> _Purchases:
+    user_codes: dict[str, int] = {}
+    item_codes: dict[str, int] = {}
+    users, items, timestamps, rows = array("q"), array("q"), array("q"), array("q")
+    for review in tqdm(
+        read_reviews(reviews, skipped=skipped), desc="reading interactions", unit=" rows", disable=not progress
+    ):
+        users.append(user_codes.setdefault(review.user, len(user_codes)))
+        items.append(item_codes.setdefault(review.item, len(item_codes)))
+        timestamps.append(review.timestamp)
+        rows.append(review.row)
+    columns = (np.asarray(column) for column in (users, items, timestamps, rows))
+    return _Purchases(*columns, list(user_codes), list(item_codes))
+
+
+def _give_ids(
+    bought: _Purchases, kept: np.ndarray, settings: Settings
+) -> tuple[np.ndarray, Interactions, list[str], list[str]]:
+    """Number users and items, and put the kept purchases in the order of the users' ids.
+
+    `kept`, places in `bought`, runs user by user, oldest first, so first appearance in it is the published numbering.
+    Returned are `kept` in its new order, the interactions, and the raw ids of users and items by id.
+    """
+    user_numbers, user_values = first_appearance(bought.users[kept])
+    item_numbers, item_values = first_appearance(bought.items[kept])
+    user_ids = drawn_ids(len(user_values), settings.protocol, settings.seed, USER_ID_STREAM)
+    item_ids = drawn_ids(len(item_values), settings.protocol, settings.seed, ITEM_ID_STREAM)
     order = np.argsort(user_ids[user_numbers], kind="stable")
-    kept, user_numbers, item_numbers = kept[order], user_numbers[order], item_numbers[order]
+    kept = kept[order]
     lengths = np.bincount(user_ids[user_numbers] - 1)
-    raw_users = _by_id(list(user_codes), user_values, user_ids)
-    raw_items = _by_id(list(item_codes), item_values, item_ids)
+    interactions = Interactions(item_ids[item_numbers[order]], lengths, bought.timestamps[kept])
+    raw_users = _by_id(bought.raw_users, user_values, user_ids)
+    raw_items = _by_id(bought.raw_items, item_values, item_ids)
+    return kept, interactions, raw_users, raw_items
 
-    # Second and third pass: texts. The words of held-out reviews do not shape the feature vocabulary.
-    position_of_row = np.full(int(row_array[-1]) + 1, -1)
-    position_of_row[row_array[kept]] = np.arange(len(kept))
-    parts = leave_one_out(lengths)
+
+def _count_features(
+    reviews: Iterable[Review], position_of_row: np.ndarray, is_training: np.ndarray
+) -> dict[str, float]:
+    """The words that the training reviews use as features, weighed; those of held-out reviews do not count."""
     vocabulary = FeatureVocabulary()
-    for review in _read(reviews, Counter(), "counting features", progress, len(rows)):
+    for review in reviews:
         position = position_of_row[review.row]
-        if position >= 0 and parts[position] == TRAIN and review.text:
+        if position >= 0 and is_training[position] and review.text:
             vocabulary.add(review.text)
-    features = vocabulary.select()
+    return vocabulary.select()
+
+
+def _choose_explanations(
+    reviews: Iterable[Review],
+    position_of_row: np.ndarray,
+    features: dict[str, float],
+    given: dict[int, dict[str, Any]],
+    skipped: Counter[str],
+) -> Texts:
+    """An explanation of each kept review that has one, with its rationale; what is used is taken out of `given`."""
     found: dict[int, dict[str, Any]] = {}
-    for review in _read(reviews, Counter(), "choosing explanations", progress, len(rows)):
+    for review in reviews:
         position = int(position_of_row[review.row])
         if position < 0:
             continue
@@ -150,30 +202,13 @@ def build_tables(
         }
     skipped["rationale_of_dropped_review"] += len(given)
     positions = np.array(sorted(found), dtype=np.int64)
-
-    return assemble(
-        item_ids[item_numbers],
-        lengths,
-        time_array[kept],
-        raw_users,
-        raw_items,
-        [texts_of_items.get(raw) for raw in raw_items],
-        [found[position] for position in positions.tolist()],
-        positions,
-        domain=domain,
-        protocol=protocol,
-        seed=seed,
-        min_core=min_core,
-        num_negatives=num_negatives,
-        source=source,
-        skipped=skipped,
-    )
+    return Texts([found[position] for position in positions.tolist()], positions)
 
 
-def _read(
-    reviews: ReviewSource, skipped: Counter[str], what: str, progress: bool, total: int | None = None
-) -> Iterator[Review]:
-    return tqdm(read_reviews(reviews, skipped=skipped), desc=what, unit=" rows", total=total, disable=not progress)
+def _read(reviews: ReviewSource, what: str, progress: bool, bought: _Purchases) -> Iterator[Review]:
+    """The reviews once more; what is skipped was counted by the first reading."""
+    found = read_reviews(reviews, skipped=Counter())
+    return tqdm(found, desc=what, unit=" rows", total=len(bought.rows), disable=not progress)
 
 
 def _by_id(names: list[str], values: np.ndarray, ids: np.ndarray) -> list[str]:

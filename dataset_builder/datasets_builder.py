@@ -22,7 +22,7 @@ from rdrec.errors import DatasetError
 
 from .build import build_tables
 from .files import sha256_of
-from .paper_files import build_tables_from_reference
+from .paper_import import build_tables_from_reference
 from .tables import SCHEMAS, Tables
 
 
@@ -47,7 +47,7 @@ class RDRecRationalesConfig(datasets.BuilderConfig):
     reviews : str, optional
         Path or URL of a reviews file; a named domain defaults to its public 2014 5-core file.
     reference : str, optional
-        Folder of the reference release's files, in place of reviews (it wins over a domain's default file).
+        Folder of the paper's files, in place of reviews (it wins over a domain's default file).
     rationales : str, optional
         Path or URL of distilled rationales.
     item_text : str, optional

@@ -1,6 +1,6 @@
 """Integer ids, dense from 1.
 
-`published` numbers users and items by first appearance over whole sequences, test items included, as the reference's
+`published` numbers users and items by first appearance over whole sequences, test items included, as the paper's
 data does; then "the last id plus one" is a good guess of the next item, which is a leak. `clean` draws the ids at
 random.
 """

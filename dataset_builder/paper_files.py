@@ -1,7 +1,7 @@
-"""Import of the reference release's own files: `sequential.txt` and, each optional, the rest of its data folder.
+"""The files of the paper's release: which there are, how they are downloaded, and how each is read.
 
-    tables = build_tables_from_reference("data/beauty", domain="beauty")
-    tables = build_tables_from_reference("https://host/beauty", domain="beauty")    # the same files below a URL
+    with paper_files("https://host/beauty") as files:       # or a folder that holds them
+        users, sequences = read_sequences(files["sequential.txt"])
 
 | file (plain or .gz) | a line or what it holds |
 | --- | --- |
@@ -14,10 +14,6 @@
 A row of explanations is `{"user", "item", "explanation" (or "text"), "feature", "user_preference", "item_attribution"
 (or "item_attributes")}`; user and item are integers of sequential.txt or raw ids of datamaps.json, and instead of the
 sentence and its feature a row may have `"template": [feature, adjective, sentence, …]`.
-
-`published` keeps the files' ids, text split and candidates. `clean` draws ids, split and candidates anew, and drops
-rationale halves that are the explanation itself: the reference fills them in so where the teacher's answer did not
-parse.
 """
 
 import http.client
@@ -26,8 +22,8 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,15 +32,9 @@ import numpy as np
 
 from rdrec.errors import DatasetError
 
-from .assemble import PROTOCOLS, assemble
-from .explanations import clean_text
-from .files import describe, numbered_lines, open_text
-from .ids import ITEM_ID_STREAM, USER_ID_STREAM, drawn_ids
+from .files import numbered_lines, open_text
 from .interactions import LEAVE_ONE_OUT
-from .item_texts import read_item_text
-from .rationales import rationale
 from .splits import TEST, TRAIN, VALIDATION
-from .tables import Tables
 
 
 FILES = (
@@ -59,169 +49,38 @@ DOWNLOAD_TIMEOUT, DOWNLOAD_WAITS = 60, (1.0, 4.0)  # seconds; a wait before each
 SPLIT_NAMES = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
 
 
-def build_tables_from_reference(
-    folder: str | Path,
-    *,
-    domain: str,
-    protocol: str = "clean",
-    seed: int = 0,
-    num_negatives: int = 99,
-    teacher: str = "Llama-2-7b-chat",
-    prompt: str = "reference-release",
-) -> Tables:
-    """Build a dataset from a folder of the reference's files.
-
-    Parameters
-    ----------
-    folder : path or URL
-        Holds `sequential.txt[.gz]` and any of the other files; of a URL (http, https) they are downloaded first.
-    domain, protocol, seed, num_negatives, teacher, prompt
-        As in `build_tables`; `num_negatives` counts for the candidates drawn here.
-
-    Returns
-    -------
-    Tables
-        Without timestamps, and without rationale rows where the folder has no explanations.
+@contextmanager
+def paper_files(source: str | Path) -> Iterator[dict[str, Path]]:
+    """Give the files of a folder, or of a URL (http, https), by their names in `FILES`, whether packed or plain.
 
     Raises
     ------
     DatasetError
-        No `sequential.txt`, a malformed line (named by its number), or a server that does not answer.
+        No such folder, no `sequential.txt` in it, or a server that does not answer or breaks off.
     """
-    if str(folder).startswith(("http://", "https://")):
-        with TemporaryDirectory(prefix="rdrec-reference-") as work:
-            download(str(folder), Path(work))
-            return build_tables_from_reference(
-                work,
-                domain=domain,
-                protocol=protocol,
-                seed=seed,
-                num_negatives=num_negatives,
-                teacher=teacher,
-                prompt=prompt,
-            )
-    if protocol not in PROTOCOLS:
-        raise DatasetError(f"--protocol {protocol}: unknown; choose one of {', '.join(PROTOCOLS)}")
-    folder = Path(folder)
+    if str(source).startswith(("http://", "https://")):
+        with TemporaryDirectory(prefix="rdrec-paper-files-") as work:
+            download(str(source), Path(work))
+            yield _files_of(Path(work))
+    else:
+        yield _files_of(Path(source))
+
+
+def _files_of(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder; name the folder that holds sequential.txt")
-    sequences_path = _find(folder, "sequential.txt")
-    if sequences_path is None:
+    found = {}
+    for name in FILES:
+        path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+        if path is not None:
+            found[name] = path
+    if "sequential.txt" not in found:
         raise DatasetError(f"{folder}: no sequential.txt or sequential.txt.gz; it is the one file that must be there")
-    skipped: Counter[str] = Counter()
-    used = [sequences_path]
-    file_users, sequences = _read_sequences(sequences_path)
-
-    maps_path = _find(folder, "datamaps.json")
-    raw_of_user: dict[int, str] = {}
-    raw_of_item: dict[int, str] = {}
-    if maps_path is not None:
-        used.append(maps_path)
-        raw_of_user, raw_of_item = _read_maps(maps_path)
-
-    # Codes from 0 in order of the file's ids; `published` needs them to be those ids less one.
-    lengths = np.array([len(items) for items in sequences])
-    user_order = np.argsort(file_users)
-    file_users, lengths = file_users[user_order], lengths[user_order]
-    file_items = np.concatenate([sequences[i] for i in user_order])
-    item_values, item_codes = np.unique(file_items, return_inverse=True)
-    if protocol == "published":
-        _need_dense(file_users, sequences_path, "user")
-        _need_dense(item_values, sequences_path, "item")
-    n_users, n_items = len(file_users), len(item_values)
-    user_ids = drawn_ids(n_users, protocol, seed, USER_ID_STREAM)
-    item_ids = drawn_ids(n_items, protocol, seed, ITEM_ID_STREAM)
-    raw_users = _raw_ids(file_users, user_ids, raw_of_user, maps_path, "id2user")
-    raw_items = _raw_ids(item_values, item_ids, raw_of_item, maps_path, "id2item")
-
-    # Sequences end to end in order of the new user ids.
-    starts = np.cumsum(lengths) - lengths
-    user_at = np.argsort(user_ids)  # which code has id 1, 2, …
-    new_lengths = lengths[user_at]
-    new_starts = np.cumsum(new_lengths) - new_lengths
-    positions = np.arange(len(file_items)) + np.repeat(starts[user_at] - new_starts, new_lengths)
-    items = item_ids[item_codes[positions]]
-
-    item_text_path = _find(folder, "item_text.txt")
-    texts_of_items: dict[str, str] = {}
-    if item_text_path is not None:
-        used.append(item_text_path)
-        texts_of_items = read_item_text(item_text_path)
-
-    test_negatives = None
-    negatives_path = _find(folder, "negative.txt")
-    if negatives_path is not None and protocol == "published":
-        used.append(negatives_path)
-        test_negatives = _read_negatives(negatives_path, items, new_lengths, n_items)
-
-    text_rows: list[dict[str, Any]] = []
-    text_positions = np.zeros(0, dtype=np.int64)
-    text_splits = np.zeros(0, dtype=np.int8)
-    explanations_path = _find(folder, "explanation_rationale.json") or _find(folder, "explanation.json")
-    if explanations_path is not None:
-        used.append(explanations_path)
-        user_codes = _codes(file_users, raw_of_user)
-        item_codes_of = _codes(item_values, raw_of_item)
-        # One integer for each user-item pair, to find the position of an explanation's interaction.
-        pair_at = {
-            pair: position
-            for position, pair in enumerate(
-                (np.repeat(np.arange(n_users), new_lengths) * (n_items + 1) + items).tolist()
-            )
-        }
-        found: dict[int, tuple[int, dict[str, Any]]] = {}
-        has_splits = False
-        for place, split, row in _read_explanations(explanations_path):
-            user_code, item_code = (
-                codes.get(str(row.get(key))) for codes, key in ((user_codes, "user"), (item_codes_of, "item"))
-            )
-            if user_code is None or item_code is None:
-                skipped["explanation_of_unknown_user_or_item"] += 1
-                continue
-            position = pair_at.get(int((user_ids[user_code] - 1) * (n_items + 1) + item_ids[item_code]))
-            if position is None:
-                skipped["explanation_without_interaction"] += 1
-            elif position in found:
-                skipped["duplicate_explanation"] += 1
-            else:
-                text_row = _text_row(row, place, protocol, teacher, prompt, skipped)
-                if text_row is None:
-                    skipped["without_text"] += 1
-                    continue
-                has_splits = has_splits or split is not None
-                found[position] = (TRAIN if split is None else split, text_row)
-        text_positions = np.array(sorted(found), dtype=np.int64)
-        text_rows = [found[position][1] for position in text_positions.tolist()]
-        keep_splits = protocol == "published" and has_splits
-        text_splits = (
-            np.array([found[position][0] for position in text_positions.tolist()], dtype=np.int8)
-            if keep_splits
-            else None
-        )
-
-    return assemble(
-        items,
-        new_lengths,
-        None,
-        raw_users,
-        raw_items,
-        [texts_of_items.get(raw) for raw in raw_items],
-        text_rows,
-        text_positions,
-        text_splits=text_splits,
-        test_negatives=test_negatives,
-        domain=domain,
-        protocol=protocol,
-        seed=seed,
-        min_core=None,  # the release's sequences are filtered already; nothing is dropped here
-        num_negatives=num_negatives,
-        source={"kind": "reference", "files": [describe(path) for path in used]},
-        skipped=skipped,
-    )
+    return found
 
 
 def download(url: str, folder: Path) -> None:
-    """Download what there is of the reference's files below a URL: of each name the plain file, else the packed one.
+    """Download what there is of the paper's files below a URL: of each name the plain file, else the packed one.
 
     Raises
     ------
@@ -258,10 +117,6 @@ def _download_file(url: str, target: Path) -> bool:
     raise AssertionError("the last try returns or raises")
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-
-
 def _integer_lines(path: Path) -> Iterator[tuple[str, list[int]]]:
     for place, line in numbered_lines(path):
         try:
@@ -273,7 +128,8 @@ def _integer_lines(path: Path) -> Iterator[tuple[str, list[int]]]:
         yield place, numbers
 
 
-def _read_sequences(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
+def read_sequences(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The users' ids, int64 [n_users], and their items, int64 [n] each, in the order of the lines."""
     users: dict[int, None] = {}
     sequences: list[np.ndarray] = []
     for place, (user, *items) in _integer_lines(path):
@@ -292,15 +148,6 @@ def _read_sequences(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
     return np.array(list(users), dtype=np.int64), sequences
 
 
-def _need_dense(values: np.ndarray, path: Path, kind: str) -> None:
-    gaps = np.flatnonzero(values != np.arange(1, len(values) + 1))
-    if len(gaps):
-        raise DatasetError(
-            f"{path}: no {kind} {gaps[0] + 1}, but `published` keeps the file's ids and needs 1 to {values[-1]} "
-            "without gaps; use --protocol clean"
-        )
-
-
 def _read_json(path: Path) -> Any:
     with open_text(path) as stream:
         try:
@@ -309,37 +156,23 @@ def _read_json(path: Path) -> Any:
             raise DatasetError(f"{path}: not JSON ({error}); get the file again") from error
 
 
-def _read_maps(path: Path) -> tuple[dict[int, str], dict[int, str]]:
+def read_maps(path: Path) -> tuple[dict[int, str], dict[int, str]]:
+    """Raw ids of users and of items, by the integers of sequential.txt."""
     maps = _read_json(path)
     try:
         users, items = ({int(k): str(v) for k, v in maps[name].items()} for name in ("id2user", "id2item"))
     except (KeyError, TypeError, AttributeError, ValueError):
         raise DatasetError(
-            f'{path}: needs {{"id2user": {{"1": raw id, …}}, "id2item": {{…}}}}; see dataset_builder/reference.py'
+            f'{path}: needs {{"id2user": {{"1": raw id, …}}, "id2item": {{…}}}}; see dataset_builder/paper_files.py'
         ) from None
     return users, items
 
 
-def _raw_ids(values: np.ndarray, ids: np.ndarray, raw: Mapping[int, str], path: Path | None, key: str) -> list[str]:
-    """Raw id of each value, in order of the new ids."""
-    in_order = values[np.argsort(ids)].tolist()
-    if path is None:
-        return [str(value) for value in in_order]
-    try:
-        return [raw[value] for value in in_order]
-    except KeyError as error:
-        raise DatasetError(
-            f"{path}: {key} has no {error.args[0]}, which sequential.txt uses; get the file again"
-        ) from None
+def read_negatives(path: Path, items: np.ndarray, lengths: np.ndarray, n_items: int) -> np.ndarray:
+    """The test candidates of each user: int64 [n_users, k].
 
-
-def _codes(values: np.ndarray, raw: Mapping[int, str]) -> dict[str, int]:
-    """Code of each file id and each raw id, both as strings; should the two clash, the file id counts."""
-    file_ids = {str(value): code for code, value in enumerate(values.tolist())}
-    return {raw[value]: code for code, value in enumerate(values.tolist()) if value in raw} | file_ids
-
-
-def _read_negatives(path: Path, items: np.ndarray, lengths: np.ndarray, n_items: int) -> np.ndarray:
+    `items` and `lengths` are those of `Interactions`, whose ids are the file's.
+    """
     n_users = len(lengths)
     negatives: list[list[int] | None] = [None] * n_users
     width = None
@@ -366,12 +199,13 @@ def _read_negatives(path: Path, items: np.ndarray, lengths: np.ndarray, n_items:
     return np.array(negatives, dtype=np.int64)
 
 
-def _read_explanations(path: Path) -> Iterator[tuple[str, int | None, Mapping[str, Any]]]:
+def read_explanations(path: Path) -> Iterator[tuple[str, int | None, Mapping[str, Any]]]:
+    """Yield each row with the words that name its place, and its split where the file has splits."""
     data = _read_json(path)
     if isinstance(data, list):
         data = {None: data}
     if not isinstance(data, dict):
-        raise DatasetError(f"{path}: neither a list of rows nor splits of rows; see dataset_builder/reference.py")
+        raise DatasetError(f"{path}: neither a list of rows nor splits of rows; see dataset_builder/paper_files.py")
     for name, rows in data.items():
         if name is not None and name not in SPLIT_NAMES:
             raise DatasetError(f"{path}: split {name!r} is unknown; name it one of {', '.join(SPLIT_NAMES)}")
@@ -382,27 +216,3 @@ def _read_explanations(path: Path) -> Iterator[tuple[str, int | None, Mapping[st
             if not isinstance(row, dict) or "user" not in row or "item" not in row:
                 raise DatasetError(f"{place}: not an object with user and item; mend or delete the row")
             yield place, None if name is None else SPLIT_NAMES[name], row
-
-
-def _text_row(
-    row: Mapping[str, Any], place: str, protocol: str, teacher: str, prompt: str, skipped: Counter[str]
-) -> dict[str, Any] | None:
-    feature, text = row.get("feature"), row.get("explanation", row.get("text"))
-    template = row.get("template")
-    if text is None and isinstance(template, list) and len(template) >= 3:
-        feature, text = feature or template[0], template[2]
-    if text is None:
-        raise DatasetError(f"{place}: no explanation; give it as `explanation`, `text` or `template`")
-    text = clean_text(str(text))
-    if not text:
-        return None
-    made = {"explanation": text, "feature": str(feature or "")}
-    halves = {
-        "user_preference": row.get("user_preference"),
-        "item_attributes": row.get("item_attribution", row.get("item_attributes")),
-    }
-    if protocol == "clean":
-        copies = [name for name, half in halves.items() if isinstance(half, str) and clean_text(half) == text]
-        skipped["rationale_half_is_the_explanation"] += len(copies)
-        halves |= dict.fromkeys(copies)
-    return made | (rationale({**row, **halves}, teacher, prompt) or {})

@@ -21,7 +21,9 @@ from rdrec.errors import DatasetError
 from .files import existing_file, numbered_lines
 
 
-COLUMNS = ("review_row", "user_preference", "item_attributes")
+# The two halves of a rationale: columns of the tables, and names of the tasks that learn to write them.
+RATIONALE_TASKS = ("user_preference", "item_attributes")
+COLUMNS = ("review_row", *RATIONALE_TASKS)
 CUT_FLAGS = frozenset({"cut_off", "too_long"})
 
 _SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f]['\"\u2019\u201d)\]*_`\s]*$")
@@ -37,7 +39,7 @@ def rationale(row: Mapping[str, Any], teacher: str, prompt: str) -> dict[str, An
 
     `teacher` and `prompt` are used where the row has none of its own. A half's whitespace runs become one blank.
     """
-    halves = {name: _sentence(row.get(name)) for name in ("user_preference", "item_attributes")}
+    halves = {name: _sentence(row.get(name)) for name in RATIONALE_TASKS}
     if not any(halves.values()):
         return None
     provenance = {"teacher": row.get("teacher") or teacher, "prompt": row.get("prompt") or prompt}
@@ -94,7 +96,7 @@ def _cut_halves(row: Mapping[str, Any]) -> list[str]:
     flags = row.get("flags")
     if not isinstance(flags, list) or CUT_FLAGS.isdisjoint(flag for flag in flags if isinstance(flag, str)):
         return []
-    of_teacher = [name for name in COLUMNS[1:] if row.get(f"{name}_choice") in (None, "kept")]
+    of_teacher = [name for name in RATIONALE_TASKS if row.get(f"{name}_choice") in (None, "kept")]
     return [name for name in of_teacher if (half := _sentence(row.get(name))) and not ends_as_sentence(half)]
 
 

@@ -57,7 +57,7 @@ def split_texts(parts: np.ndarray, protocol: str, seed: int) -> np.ndarray:
     return splits
 
 
-def sample_negatives(
+def draw_candidates(
     items: np.ndarray, lengths: np.ndarray, n_items: int, num_negatives: int, seed: int, split: str
 ) -> np.ndarray:
     """Draw for each user items that the user never interacted with, uniformly and without repeats.

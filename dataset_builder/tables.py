@@ -1,6 +1,6 @@
 """The built dataset: its four tables, how they are written as a dataset repo, and how they are read back.
 
-    tables = build_tables("reviews.json.gz", domain="beauty")     # pipeline.py
+    tables = build_tables("reviews.json.gz", domain="beauty")     # build.py
     write_dataset(tables, "data/beauty")
     tables = load_tables("data/beauty")                           # or load_tables("rdrec/beauty-rationales")
 

@@ -47,7 +47,7 @@ class CatalogTrie:
     end : Tensor int32 `[nodes + 1]`
         The nodes of the items in ascending order of item; zeros after the last item.
     longest : int
-        Tokens of the longest id, end of sequence included.
+        Tokens of the longest id, end of sequence included; 2: every id is one piece.
     """
 
     def __init__(self, arrays: np.ndarray):
@@ -63,7 +63,7 @@ class CatalogTrie:
         while level_ends < self.num_nodes:  # the first child of a level's first node is the end of that level
             level_ends = int(self.first_child[level_ends])
             self.longest += 1
-        self._vocabulary: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._vocabularies: dict[int | None, tuple[torch.Tensor, torch.Tensor]] = {}
 
     # --- making, saving, loading -------------------------------------------------------------------------------------
 
@@ -177,8 +177,8 @@ class CatalogTrie:
 
     # --- what decoding asks ------------------------------------------------------------------------------------------
 
-    def vocabulary(self, eos_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """All tokens that ids are written with, and the end of sequence.
+    def vocabulary(self, eos_token_id: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """All tokens that ids are written with, and the end of sequence unless it is None.
 
         Returns
         -------
@@ -187,12 +187,15 @@ class CatalogTrie:
         column : LongTensor `[largest token + 1]`
             Place of a token in `tokens`.
         """
-        if self._vocabulary is None:
-            used = torch.zeros(max(int(self.token.max()), eos_token_id) + 1, dtype=torch.bool)
-            used[self.token[1 : self.num_nodes].long()] = True
-            used[eos_token_id] = True
-            self._vocabulary = used.nonzero().flatten(), used.long().cumsum(0) - 1
-        return self._vocabulary
+        if eos_token_id not in self._vocabularies:
+            # Kept for later, when gradients may be asked for.
+            with torch.inference_mode(False):
+                used = torch.zeros(max(int(self.token.max()), eos_token_id or 0) + 1, dtype=torch.bool)
+                used[self.token[1 : self.num_nodes].long()] = True
+                if eos_token_id is not None:
+                    used[eos_token_id] = True
+                self._vocabularies[eos_token_id] = used.nonzero().flatten(), used.long().cumsum(0) - 1
+        return self._vocabularies[eos_token_id]
 
     def children(self, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The children of all `nodes` (LongTensor `[n]`), end to end: the place of each one's parent in `nodes`, and
@@ -230,6 +233,36 @@ class CatalogTrie:
             place = np.searchsorted(self.items.numpy(), items)
             known = self.items.numpy()[np.minimum(place, self.num_items - 1)] == items
         return np.where(known, self.end.numpy()[np.where(known, place, 0)], -1).astype(np.int64)
+
+    def spell(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of items, end to end (int64 `[tokens]`), and how many each has (int64 `[items]`).
+
+        Raises
+        ------
+        ValueError
+            For an item that the trie does not hold.
+        """
+        nodes = self.ends_of(items)
+        if (nodes < 0).any():
+            raise ValueError(f"item {int(items[(nodes < 0).argmax()])} is not in the catalog")
+        if self.longest == 2:
+            return self.token.numpy()[nodes].astype(np.int64), np.ones(len(items), dtype=np.int64)
+        levels, owners, owner = [], [], np.arange(len(items))
+        while len(nodes):
+            levels.append(self.token.numpy()[nodes])
+            owners.append(owner)
+            nodes = self.parent(nodes)
+            owner, nodes = owner[nodes > 0], nodes[nodes > 0]
+        # From the last token up; in reverse, and sorted by item, they read as written.
+        owner = np.concatenate([np.zeros(0, dtype=np.int64), *owners[::-1]])
+        tokens = np.concatenate([np.zeros(0, dtype=np.int64), *levels[::-1]]).astype(np.int64)
+        return tokens[np.argsort(owner, kind="stable")], np.bincount(owner, minlength=len(items))
+
+    def places_of(self, items: Sequence[int]) -> torch.Tensor:
+        """Places, in ascending order of items, of those that the trie holds: LongTensor."""
+        items = np.asarray(items, dtype=np.int64)
+        items = items[self.ends_of(items) >= 0]
+        return torch.from_numpy(items - 1 if self.items is None else np.searchsorted(self.items.numpy(), items))
 
     def holds(self, tokenizer, items: np.ndarray) -> bool:
         """Whether items end where their ids, as `tokenizer` writes them, lead to."""
@@ -320,6 +353,15 @@ class CatalogLogitsProcessor(LogitsProcessor):
         Items that are not to be answered, a list for each prompt.
     eos_token_id : int
         As in the model's configuration.
+    prefix_length : int
+        Tokens of `decoder_input_ids`, the start token included (1: none are given).
+    ends : bool
+        Whether an id is followed by `</s>`; otherwise each id is one piece and `max_new_tokens` 1.
+    among_ids : bool
+        Log-probabilities among the tokens that ids are written with, instead of the whole vocabulary: what a model with
+        `history="decoder"` is trained to give.
+    added : Tensor float32 `[prompts, num_items]`, optional
+        Added to the logits of ids of one piece: the prior of counted transitions.
 
     Where a prompt has fewer answers left than beams, the sequences after the last one have a score of -inf.
     """
@@ -330,12 +372,17 @@ class CatalogLogitsProcessor(LogitsProcessor):
         num_beams: int = 1,
         exclude: Sequence[Sequence[int]] | None = None,
         eos_token_id: int = 1,
+        prefix_length: int = 1,
+        ends: bool = True,
+        among_ids: bool = False,
+        added: torch.Tensor | None = None,
     ):
         self.trie, self.num_beams, self.eos_token_id = trie, num_beams, eos_token_id
+        self.prefix_length, self.ends, self.among_ids, self.added = prefix_length, ends, among_ids, added
         self.exclusion = None if exclude is None else trie.exclusion(exclude)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        written = input_ids[:, 1:].cpu()
+        written = input_ids[:, self.prefix_length :].cpu()
         row = torch.arange(len(written)) // self.num_beams
         node = torch.zeros(len(written), dtype=torch.long)
         for token in written.T:
@@ -345,8 +392,10 @@ class CatalogLogitsProcessor(LogitsProcessor):
         same = (key[:, None] == key[None, :]) & torch.ones(len(key), len(key), dtype=torch.bool).tril(-1)
         live = ((node >= 0) & ~same.any(1)).nonzero().flatten()
 
+        if self.among_ids:
+            scores = self._among_ids(scores, row)
         parent, child = self.trie.children(node[live])
-        ends = live[self.trie.item[node[live]] > 0]
+        ends = live[(self.trie.item[node[live]] > 0) & self.ends]
         if self.exclusion is not None:
             kept = ~self.exclusion.of_nodes(row[live][parent], child)
             parent, child = parent[kept], child[kept]
@@ -356,6 +405,16 @@ class CatalogLogitsProcessor(LogitsProcessor):
         allowed = torch.full_like(scores, -torch.inf)
         allowed[beams, tokens] = scores[beams, tokens]
         return allowed
+
+    def _among_ids(self, scores: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities among the tokens of ids alone, the prior included; minus infinity elsewhere."""
+        tokens = self.trie.vocabulary(self.eos_token_id if self.ends else None)[0].to(scores.device)
+        logits = scores[:, tokens]
+        if self.added is not None:
+            # The nodes of ids of one piece are in order of their tokens.
+            items = self.trie.item[1 : self.trie.num_nodes].long().to(scores.device)
+            logits = logits + self.added[row].to(scores.device)[:, items - 1]
+        return torch.full_like(scores, -torch.inf).index_copy(1, tokens, logits.log_softmax(1))
 
 
 def _is_among(keys: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,13 @@
 
 The encoder reads `[soft prompt of the task] [token embedding + whole-word embedding] ...`; everything else is T5,
 reused rather than rewritten. A state dict of the reference implementation loads by name.
+
+With `config.history="decoder"` a recommendation's prompt is empty or names the user, and the decoder reads the items
+bought so far, every one of which is a target while training: the next item is what follows.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -15,9 +21,11 @@ from transformers import T5ForConditionalGeneration
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
-from .configuration_rdrec import AUTO_MAP, RDRecConfig
+from .configuration_rdrec import AUTO_MAP, TASKS, RDRecConfig
 from .generation_rdrec import RDRecGenerationMixin
-from .loss_rdrec import head_cross_entropy
+from .head import head_cross_entropy, sampled_cross_entropy
+from .history import marks_of
+from .item_text import ItemText
 from .pipeline_rdrec import CUSTOM_PIPELINES
 
 
@@ -38,6 +46,7 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
         super().__init__(config)
         self.prompt_embeddings = SoftPromptEmbedding(config.num_tasks * config.prompt_length, config.d_model)
         self.whole_word_embeddings = nn.Embedding(config.max_whole_words, config.d_model)
+        self.item_text: ItemText | None = None
         self.post_init()
 
     @torch.no_grad()
@@ -53,9 +62,40 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
         self.config.custom_pipelines = dict(CUSTOM_PIPELINES)
         return super().save_pretrained(*args, **kwargs)
 
-    def _embed(self, input_ids, inputs_embeds, whole_word_ids, task_ids):
+    def compose_items(self, text: ItemText) -> None:
+        """Train with items' vectors made of their own rows and their texts (`item_text.py`).
+
+        The rows that the model has now are taken for whole vectors, so that a saved checkpoint goes on where it was.
+        """
+        self.item_text = text.to(self.device)
+        self.item_text.unfold(self.shared.weight)
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """The model as it is saved: items' texts in their rows, a plain T5. Inside, it can rank, write and be saved."""
+        if self.item_text is None:
+            yield
+            return
+        text, own = self.item_text, self.shared.weight.detach().clone()
+        text.fold(self.shared.weight)
+        self.item_text = None
+        try:
+            yield
+        finally:
+            self.item_text = text
+            with torch.no_grad():
+                self.shared.weight.copy_(own)
+
+    def _table(self) -> torch.Tensor:
+        """Token embeddings to compute with, `[vocab_size, d_model]`."""
+        return self.shared.weight if self.item_text is None else self.item_text.composed(self.shared.weight)
+
+    def _embed(self, input_ids, inputs_embeds, whole_word_ids, task_ids, table=None):
         """Input embeddings of the encoder, `[batch, prompt_length + length, d_model]` (without task ids: no prompt)."""
-        embeds = self.shared(input_ids) if inputs_embeds is None else inputs_embeds
+        if inputs_embeds is None:
+            embeds = self.shared(input_ids) if table is None else F.embedding(input_ids, table)
+        else:
+            embeds = inputs_embeds
         if whole_word_ids is None:
             whole_word_ids = torch.zeros(embeds.shape[:2], dtype=torch.long, device=embeds.device)
         self._check_ids("whole_word_ids", whole_word_ids, self.config.max_whole_words)
@@ -97,14 +137,22 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
         return mask[:, None, None, :].bool()
 
     def encode(
-        self, input_ids=None, attention_mask=None, whole_word_ids=None, task_ids=None, inputs_embeds=None, **kwargs
+        self,
+        input_ids=None,
+        attention_mask=None,
+        whole_word_ids=None,
+        task_ids=None,
+        inputs_embeds=None,
+        table=None,
+        **kwargs,
     ) -> tuple[BaseModelOutput, torch.Tensor | None]:
         """Run the encoder once.
 
         Returns the encoder's output, `last_hidden_state` `[batch, prompt_length + length, d_model]`, and the mask that
-        goes with it, for `forward(encoder_outputs=…, attention_mask=…)` and `generate(…)`.
+        goes with it, for `forward(encoder_outputs=…, attention_mask=…)` and `generate(…)`. `table`: token embeddings to
+        use in place of the model's own.
         """
-        embeds = self._embed(input_ids, inputs_embeds, whole_word_ids, task_ids)
+        embeds = self._embed(input_ids, inputs_embeds, whole_word_ids, task_ids, table)
         mask = self._with_prompt(attention_mask, task_ids)
         return self.encoder(inputs_embeds=embeds, attention_mask=self._four_dimensional(mask), **kwargs), mask
 
@@ -124,6 +172,9 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
         use_cache: bool | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         target_places: torch.LongTensor | None = None,
+        decoder_whole_word_ids: torch.LongTensor | None = None,
+        negatives: torch.LongTensor | None = None,
+        num_classes: int | None = None,
         **kwargs,
     ) -> Seq2SeqLMOutput:
         """One pass over encoder and decoder.
@@ -143,6 +194,11 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
         target_places : LongTensor `[targets]`, optional
             For training: where in `labels`, flattened, the target tokens are (all that is not -100). Only they pass the
             head then, some at a time, and `logits` is None.
+        decoder_whole_word_ids : LongTensor `[batch, target_length]`, optional
+            Whole-word ids of the decoder's inputs, where it reads items whose ids have several pieces.
+        negatives : LongTensor `[negatives]`, optional
+            With `target_places`: the loss is that of a softmax over each target and these tokens, `num_classes` being
+            the number of tokens that a target may be (see `head.sampled_cross_entropy`).
         encoder_outputs : optional
             What `encode` gave; `attention_mask` may then be the text's or the one `encode` returned.
 
@@ -156,12 +212,15 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
         ------
         ValueError
             For whole-word or task ids outside their table (looked at on the CPU and, outside training, on any device).
+
+        A single prompt serves all rows of the decoder.
         """
         return_dict = kwargs.pop("return_dict", None)
+        table = None if self.item_text is None else self._table()
         if encoder_outputs is None:
             passed_on = {k: v for k, v in kwargs.items() if k in ("output_attentions", "output_hidden_states")}
             encoder_outputs, attention_mask = self.encode(
-                input_ids, attention_mask, whole_word_ids, task_ids, inputs_embeds, **passed_on
+                input_ids, attention_mask, whole_word_ids, task_ids, inputs_embeds, table, **passed_on
             )
         elif attention_mask is not None:
             missing = encoder_outputs[0].shape[1] - attention_mask.shape[1]
@@ -174,11 +233,17 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
                 labels = labels.masked_fill(labels == -100, self.config.pad_token_id)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self._shift_right(labels)
+        if decoder_whole_word_ids is not None or table is not None:
+            decoder_inputs_embeds = self._decoder_embeds(decoder_input_ids, decoder_whole_word_ids, table)
+            decoder_input_ids = None
 
         if target_places is not None:
-            outputs = self._forward_at(
-                target_places, labels, num_items_in_batch, decoder_input_ids, encoder_outputs, attention_mask
-            )
+            decoder_inputs = {"input_ids": decoder_input_ids, "inputs_embeds": decoder_inputs_embeds}
+            states = self._states_at(target_places, decoder_inputs, encoder_outputs, attention_mask)
+            targets = labels.flatten()[target_places]
+            loss = self._loss(states, targets, table, negatives, num_classes)
+            loss = loss / (len(target_places) if num_items_in_batch is None else num_items_in_batch)
+            outputs = Seq2SeqLMOutput(loss=loss, encoder_last_hidden_state=encoder_outputs[0])
         else:
             outputs = super().forward(
                 attention_mask=self._four_dimensional(attention_mask),
@@ -201,24 +266,40 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
             return_dict = getattr(self.config, "return_dict", True)
         return outputs if return_dict else outputs.to_tuple()
 
-    def _forward_at(self, places, labels, num_items, decoder_input_ids, encoder_outputs, attention_mask):
-        """Decoder and loss at the flattened `places` of `labels` alone; what T5's forward does, less the logits."""
+    def _decoder_embeds(self, input_ids, whole_word_ids, table):
+        embeds = self.shared(input_ids) if table is None else F.embedding(input_ids, table)
+        if whole_word_ids is None:
+            return embeds
+        self._check_ids("decoder_whole_word_ids", whole_word_ids, self.config.max_whole_words)
+        return embeds + self.whole_word_embeddings(whole_word_ids).to(embeds.dtype)
+
+    def _states_at(self, places, decoder_inputs, encoder_outputs, attention_mask) -> torch.Tensor:
+        """The decoder's states at flattened places of its inputs, scaled for the head: `[places, d_model]`."""
+        given = (
+            decoder_inputs["input_ids"] if decoder_inputs["inputs_embeds"] is None else decoder_inputs["inputs_embeds"]
+        )
+        states = encoder_outputs[0]
+        if len(states) == 1 < len(given):
+            states = states.expand(len(given), -1, -1)
+            attention_mask = None if attention_mask is None else attention_mask.expand(len(given), -1)
         decoded = self.decoder(
-            input_ids=decoder_input_ids,
-            encoder_hidden_states=encoder_outputs[0],
+            **{name: value for name, value in decoder_inputs.items() if value is not None},
+            encoder_hidden_states=states,
             encoder_attention_mask=self._four_dimensional(attention_mask),
             use_cache=False,
         )
         states = decoded.last_hidden_state.flatten(0, 1)[places]
-        if self.config.scale_decoder_outputs:
-            states = states * (self.model_dim**-0.5)
-        targets = labels.flatten()[places]
-        if isinstance(self.lm_head, nn.Linear):
-            loss = head_cross_entropy(states, self.lm_head.weight, targets)
-        else:  # a head that an adapter wraps
-            loss = F.cross_entropy(self.lm_head(states).float(), targets, reduction="sum")
-        loss = loss / (len(places) if num_items is None else num_items)
-        return Seq2SeqLMOutput(loss=loss, encoder_last_hidden_state=encoder_outputs[0])
+        return states * (self.model_dim**-0.5) if self.config.scale_decoder_outputs else states
+
+    def _loss(self, states, targets, table, negatives, num_classes) -> torch.Tensor:
+        """Sum of the cross-entropy of all targets."""
+        if not isinstance(self.lm_head, nn.Linear):  # a head that an adapter wraps
+            return F.cross_entropy(self.lm_head(states).float(), targets, reduction="sum")
+        if table is None or not self.config.tie_word_embeddings:
+            table = self.lm_head.weight
+        if negatives is None:
+            return head_cross_entropy(states, table, targets)
+        return sampled_cross_entropy(states, table, targets, negatives, num_classes)
 
     @torch.no_grad()
     def generate(self, inputs=None, *args, whole_word_ids=None, task_ids=None, **kwargs):
@@ -246,7 +327,18 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
             if mask is not None:
                 kwargs["attention_mask"] = mask
             inputs = None
+        sequential = task_ids is not None and bool((task_ids == TASKS.index("sequential")).all())
+        if sequential and self.config.history == "decoder" and not self.config.ids_are_pieces:
+            kwargs["mark_items"] = True
         return super().generate(inputs, *args, **kwargs)
+
+    def prepare_inputs_for_generation(self, input_ids, *args, mark_items: bool = False, **kwargs):
+        """As in transformers; with `mark_items` the decoder's whole-word ids too, for the tokens of this step."""
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        if mark_items:
+            width = inputs["decoder_input_ids"].shape[1]
+            inputs["decoder_whole_word_ids"] = marks_of(input_ids, self.config)[:, -width:]
+        return inputs
 
 
 RDRecForConditionalGeneration.register_for_auto_class("AutoModel")

@@ -5,20 +5,26 @@ tokenizer("user_12 item_3 item_45")     # input_ids, attention_mask, whole_word_
 tokenizer.to_id("item", "B0012Y0ZG2")   # 45
 """
 
+import copy
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+import torch
+from tokenizers import Tokenizer
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 from transformers.utils import PaddingStrategy
 
 from .catalog_trie import CatalogTrie
+from .transitions import Transitions
 
 
 WHOLE_WORD = re.compile(r"\b(?:user|item)_\d+")
-CATALOG_FILE, TRIE_FILE = "catalog.json", "catalog_trie.npy"
+CATALOG_FILE, TRIE_FILE, TRANSITIONS_FILE = "catalog.json", "catalog_trie.npy", "catalog_transitions.npy"
+PIECES_FILE = "catalog_pieces.npy"
 MEND_TOO_MANY = "shorten the history or the candidate list"
 
 
@@ -35,6 +41,11 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
     trie_file : str, optional
         The catalog's trie as [`CatalogTrie.save`] writes it, saved beside the catalog and mapped into memory when it is
         asked for. Without it the trie is built then.
+    transitions_file : str, optional
+        The counted transitions of the training parts (`transitions.py`), read when they are asked for.
+    pieces_file : str, optional
+        The pieces of the vocabulary that items' vectors are composed of (`item_text.py`), as an array of integers: the
+        attribute `item_pieces`, int64, or None where items have no texts.
 
     Other arguments are those of `PreTrainedTokenizerFast`.
     """
@@ -44,6 +55,8 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         "vocab_file": "spiece.model",
         "catalog_file": CATALOG_FILE,
         "trie_file": TRIE_FILE,
+        "transitions_file": TRANSITIONS_FILE,
+        "pieces_file": PIECES_FILE,
     }
     model_input_names = ["input_ids", "attention_mask", "whole_word_ids"]
 
@@ -53,11 +66,16 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         max_whole_words: int = 512,
         catalog_file: str | None = None,
         trie_file: str | None = None,
+        transitions_file: str | None = None,
+        pieces_file: str | None = None,
         **kwargs,
     ):
         super().__init__(*args, max_whole_words=max_whole_words, **kwargs)
         self.max_whole_words = max_whole_words
         self.catalog = None
+        self._transitions: Transitions | None = None
+        self._transitions_file = transitions_file
+        self.item_pieces = None if pieces_file is None else np.load(pieces_file, allow_pickle=False)
         if catalog_file is not None:
             with open(catalog_file, encoding="utf-8") as file:
                 self.set_catalog(**json.load(file))
@@ -81,25 +99,51 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         """Number of known users or items (`kind` "user" or "item"); None without a catalog."""
         return None if self.catalog is None else len(self.catalog[kind])
 
-    def to_id(self, kind: str, key: int | str) -> int:
-        """Integer id of a user or item given as integer id or raw id.
+    def to_id(self, kind: str, key: Any, internal: bool = False) -> int:
+        """Integer id of a user or item.
+
+        Parameters
+        ----------
+        kind : str
+            "user" or "item".
+        key : str, int, float that is an integer, or a value of numpy, pandas or torch that is one of these
+            The raw id, as the data has it; a number is the raw id written with its digits.
+        internal : bool
+            The key is the catalog's integer id instead. So it is, too, where the tokenizer has no catalog.
 
         Raises
         ------
         ValueError
-            For a key that the catalog does not hold, or a raw id where there is no catalog.
+            For a key that is no id, or that the catalog does not hold.
         """
-        if isinstance(key, int | np.integer):
+        key = _plain(kind, key)
+        if isinstance(key, int) and (internal or self.catalog is None):
             known = self.num_ids(kind)
             if key < 1 or (known is not None and key > known):
                 span = "1 or more" if known is None else f"1..{known}"
-                raise ValueError(f"unknown {kind} {int(key)}: ids of this checkpoint's catalog are {span}")
-            return int(key)
+                raise ValueError(f"unknown {kind} {key}: internal ids of this checkpoint's catalog are {span}")
+            return key
+        if internal:
+            raise ValueError(f"unknown {kind} {key!r}: internal ids are integers; leave out internal_ids for raw ids")
         if self.catalog is None:
             raise ValueError(f"unknown {kind} {key!r}: this tokenizer has no {CATALOG_FILE}, give integer ids")
-        if key not in self._ids[kind]:
-            raise ValueError(f"unknown {kind} {key!r}: it is not in this checkpoint's catalog, see {CATALOG_FILE}")
-        return self._ids[kind][key]
+        if str(key) not in self._ids[kind]:
+            mend = f"see {CATALOG_FILE}"
+            if isinstance(key, int) and 1 <= key <= len(self.catalog[kind]):
+                mend += "; internal_ids=True takes numbers as the catalog's own"
+            raise ValueError(f"unknown {kind} {key!r}: it is not in this checkpoint's catalog ({mend})")
+        return self._ids[kind][str(key)]
+
+    def to_ids(self, kind: str, keys: Iterable[Any], internal: bool = False) -> list[int]:
+        """Integer ids of users or items; see `to_id`."""
+        return [self.to_id(kind, key, internal) for key in keys]
+
+    def knows(self, kind: str, key: Any, internal: bool = False) -> bool:
+        """Whether `to_id` finds a well-formed key."""
+        key = _plain(kind, key)
+        if internal or self.catalog is None:
+            return isinstance(key, int) and 1 <= key <= (self.num_ids(kind) or key)
+        return str(key) in self._ids[kind]
 
     def to_raw(self, kind: str, number: int) -> str:
         """Raw id of an integer id; the integer as text where there is no catalog."""
@@ -130,8 +174,51 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
                     )
         return self._trie
 
+    @property
+    def transitions(self) -> Transitions | None:
+        """The counted transitions that travel with the checkpoint, None where there are none."""
+        if self._transitions is None and self._transitions_file is not None:
+            self._transitions = Transitions.load(self._transitions_file)
+        return self._transitions
+
+    @transitions.setter
+    def transitions(self, counted: Transitions | None) -> None:
+        self._transitions, self._transitions_file = counted, None
+
+    def text_pieces(self, texts: list[str]) -> list[list[int]]:
+        """The pieces that each text is written with, each once: those that items' vectors are composed of
+        (`item_pieces`), or, before these are chosen, all that are no item's own."""
+        encoded = self(texts, add_special_tokens=False)["input_ids"] if texts else []
+        if self.item_pieces is not None:
+            known = set(self.item_pieces.tolist())
+            return [[piece for piece in dict.fromkeys(row) if piece in known] for row in encoded]
+        apart = {self.unk_token_id, *self.catalog_trie().token.tolist()}
+        return [[piece for piece in dict.fromkeys(row) if piece not in apart] for row in encoded]
+
+    def with_items(self, raw_ids: list[str]) -> "RDRecTokenizer":
+        """A tokenizer that knows these items too: a piece of the vocabulary for each, after all others.
+
+        Raises
+        ------
+        ValueError
+            For an item that the catalog holds already or that is given twice, or a vocabulary whose ids have several
+            pieces.
+        """
+        if self.catalog is None or self.catalog_trie().longest > 2:
+            raise ValueError("items are added to a catalog whose ids are pieces of the vocabulary: see ids_as_tokens")
+        for place, raw_id in enumerate(raw_ids):
+            if raw_id in self._ids["item"] or raw_id in raw_ids[:place]:
+                raise ValueError(f"item {raw_id!r} is in the catalog already: give each new item once")
+        backend = json.loads(self.backend_tokenizer.to_str())
+        first = self.num_ids("item") + 1
+        backend["model"]["vocab"] += [[f"▁{n}", -1.0] for n in range(first, first + len(raw_ids))]
+        grown = copy.copy(self)
+        grown._tokenizer = Tokenizer.from_str(json.dumps(backend))
+        grown.set_catalog(self.catalog["user"], [*self.catalog["item"], *raw_ids])
+        return grown
+
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write `catalog.json` and its trie beside `tokenizer.json` (the vocabulary itself is in the latter)."""
+        """Write `catalog.json` and what goes with it beside `tokenizer.json` (which holds the vocabulary)."""
         if self.catalog is None:
             return ()
         prefix = filename_prefix + "-" if filename_prefix else ""
@@ -139,7 +226,14 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         with open(path, "w", encoding="utf-8") as file:
             json.dump(self.catalog, file, ensure_ascii=False)
         self.catalog_trie().save(trie_path)
-        return (path, trie_path)
+        written = [path, trie_path]
+        if self.transitions is not None:
+            written.append(os.path.join(save_directory, prefix + TRANSITIONS_FILE))
+            self.transitions.save(written[-1])
+        if self.item_pieces is not None:
+            written.append(os.path.join(save_directory, prefix + PIECES_FILE))
+            np.save(written[-1], self.item_pieces)
+        return tuple(written)
 
     def _save_pretrained(self, save_directory, file_names, legacy_format=None, filename_prefix=None):
         saved = super()._save_pretrained(save_directory, file_names, legacy_format, filename_prefix)
@@ -217,6 +311,17 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
             zeros = [0] * (len(padded["input_ids"]) - len(ids))
             padded["whole_word_ids"] = ids + zeros if side == "right" else zeros + ids
         return padded
+
+
+def _plain(kind: str, key: Any) -> str | int:
+    """An id given as a value of Python, numpy, pandas or torch, as text or integer."""
+    if isinstance(key, torch.Tensor | np.ndarray | np.generic) and getattr(key, "ndim", 0) == 0:
+        key = key.item()
+    if isinstance(key, float) and key.is_integer():
+        key = int(key)
+    if isinstance(key, bool) or not isinstance(key, str | int) or key == "":
+        raise ValueError(f"{kind} {key!r} is no id: give the id as the data has it, text or an integer")
+    return key
 
 
 RDRecTokenizer.register_for_auto_class("AutoTokenizer")

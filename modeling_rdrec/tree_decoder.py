@@ -14,11 +14,6 @@ import torch
 from torch.nn import functional as F
 
 
-# Logits of so many rows and columns stay in the cache of a CPU core while they are summed up.
-BLOCK_ROWS, BLOCK_COLUMNS = 256, 2048
-BEST_ROWS = 64  # where whole rows of logits are needed
-
-
 class TreeDecoder:
     """Decoder of a batch of prompts.
 
@@ -36,6 +31,7 @@ class TreeDecoder:
     def __init__(self, model, states: torch.Tensor, mask: torch.Tensor, height: int):
         self.config = model.config
         self.stack = model.decoder
+        self.whole_words = model.whole_word_embeddings
         self.device = states.device
         self.cross_keys, self.cross_values = [], []
         for block in self.stack.block:
@@ -49,7 +45,7 @@ class TreeDecoder:
         self.depths = torch.zeros(len(states), 0, dtype=torch.long, device=self.device)
         self.height = height
 
-    def extend(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+    def extend(self, tokens: torch.Tensor, parents: torch.Tensor, marks: torch.Tensor | None = None) -> torch.Tensor:
         """Decode one more token below each of the given slots.
 
         Parameters
@@ -57,6 +53,8 @@ class TreeDecoder:
         tokens, parents : LongTensor `[prompts, width]`
             Tokens and the slots they follow; slots are numbered as their tokens were given. A root's parent is itself,
             and a parent may be among the tokens of this call.
+        marks : LongTensor `[prompts, width]`, optional
+            Whole-word ids of the tokens, where the decoder reads any.
 
         Returns
         -------
@@ -75,6 +73,8 @@ class TreeDecoder:
         bias = self._bias(depths, sees)
 
         hidden = self.stack.embed_tokens(tokens)
+        if marks is not None:
+            hidden = hidden + self.whole_words(marks)
         for number, block in enumerate(self.stack.block):
             hidden = hidden + self._self_attention(number, block.layer[0], hidden, bias)
             hidden = hidden + self._cross_attention(number, block.layer[1], hidden)
@@ -121,72 +121,3 @@ class TreeDecoder:
     def _heads(self, states: torch.Tensor) -> torch.Tensor:
         """`[prompts, length, heads * d_kv]` to `[prompts, heads, length, d_kv]`."""
         return states.unflatten(2, (self.config.num_heads, self.config.d_kv)).transpose(1, 2)
-
-
-class Head:
-    """The model's language-model head, for log-probabilities of few tokens out of the whole vocabulary.
-
-    A log-probability is a logit minus the log-sum-exp of all logits. The logits wanted are few; the others are only
-    summed up, block by block, and never stored.
-
-    Raises
-    ------
-    ValueError
-        For a head that is more than its weight, such as one with an adapter beside it.
-    """
-
-    def __init__(self, model):
-        if not isinstance(model.lm_head, torch.nn.Linear):
-            kind = type(model.lm_head)
-            raise ValueError(f"lm_head is a {kind.__module__}.{kind.__name__}: merge adapters first")
-        self.scale = model.config.d_model**-0.5 if model.config.scale_decoder_outputs else 1.0
-        self.weight = model.lm_head.weight
-        self.dtype = self.weight.dtype
-        device_type = self.weight.device.type
-        if torch.is_autocast_enabled(device_type):
-            self.dtype = torch.get_autocast_dtype(device_type)
-        self.weight = self.weight.to(self.dtype)
-        self.cached = device_type == "cpu" and self.dtype == torch.float32
-
-    def logits(self, hidden: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits of `tokens` (LongTensor `[tokens]`; None: all) at each row of `hidden` `[rows, d_model]`: float32."""
-        weight = self.weight if tokens is None else self.weight[tokens]
-        return F.linear((hidden * self.scale).to(self.dtype), weight).float()
-
-    def pair_logits(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """The logit of one token at each row: float32 `[rows]`."""
-        return ((hidden * self.scale).float() * self.weight[tokens].float()).sum(1)
-
-    def best(self, hidden: torch.Tensor, count: int, without: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The `count` most likely tokens at each row of `hidden` `[rows, d_model]`, but for the token `without`.
-
-        Returns
-        -------
-        log_probabilities : Tensor float32 `[rows, count]`
-        tokens : LongTensor `[rows, count]`
-        """
-        scores, tokens = [], []
-        for rows in hidden.split(BEST_ROWS):
-            log_probabilities = self.logits(rows).log_softmax(1)
-            if without is not None:
-                log_probabilities[:, without] = -torch.inf
-            best, places = log_probabilities.topk(count, dim=1)
-            scores.append(best)
-            tokens.append(places)
-        return torch.cat(scores), torch.cat(tokens)
-
-    def normalizers(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Log-sum-exp over the vocabulary at each row of `hidden` `[rows, d_model]`: float32 `[rows]`."""
-        hidden = (hidden * self.scale).to(self.dtype)
-        if not self.cached:
-            blocks = hidden.split(BLOCK_ROWS)
-            return torch.cat([F.linear(rows, self.weight).float().logsumexp(1) for rows in blocks])
-        blocks = self.weight.split(BLOCK_COLUMNS)
-        sums = hidden.new_empty(len(hidden), len(blocks))
-        for start in range(0, len(hidden), BLOCK_ROWS):
-            rows = hidden[start : start + BLOCK_ROWS]
-            for number, block in enumerate(blocks):
-                logits = F.linear(rows, block)
-                # log_softmax is a single fast kernel, and x - log_softmax(x) is the log-sum-exp.
-                sums[start : start + len(rows), number] = logits[:, 0] - logits.log_softmax(1)[:, 0]
-        return sums.logsumexp(1)

@@ -17,6 +17,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from .durable import write_text
+from .errors import UserError, exit_code
 
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ T = TypeVar("T")
 
 class _Parser(HfArgumentParser):
     def error(self, message: str):
-        raise ValueError(f"{message} (see --help)")
+        raise UserError(f"{message} (see --help)")
 
 
 def parse_arguments(kind: type[T], description: str, argv: Sequence[str] | None = None) -> T:
@@ -42,7 +43,7 @@ def parse_arguments(kind: type[T], description: str, argv: Sequence[str] | None 
 
     Raises
     ------
-    ValueError
+    UserError
         For an unknown key of the file (with the nearest known one), a value of the wrong type, or an unknown flag.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -63,25 +64,25 @@ def parse_arguments(kind: type[T], description: str, argv: Sequence[str] | None 
 
 def _flags_of_file(path: Path, known: dict[str, dataclasses.Field]) -> list[str]:
     if not path.is_file():
-        raise ValueError(f"--config {path}: no such file")
+        raise UserError(f"--config {path}: no such file")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not readable as YAML: {error}") from error
+        raise UserError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: write one `key: value` a line")
+        raise UserError(f"{path}: write one `key: value` a line")
     flags: list[str] = []
     for key, value in content.items():
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             mend = f"did you mean {near[0]!r}?" if near else "--help lists the keys"
-            raise ValueError(f"{path}: unknown key {key!r}: {mend}")
+            raise UserError(f"{path}: unknown key {key!r}: {mend}")
         if isinstance(value, bool) and known[key].type is not bool:
-            raise ValueError(
+            raise UserError(
                 f'{path}: {key}: YAML reads this as {value}, put it in quotes: "{"yes" if value else "no"}"'
             )
         if value is None and known[key].default is not None:
-            raise ValueError(f"{path}: {key}: has no value, give one or leave the line out")
+            raise UserError(f"{path}: {key}: has no value, give one or leave the line out")
         if value is None:
             continue
         if isinstance(value, list):
@@ -98,11 +99,4 @@ def write_yaml(values: dict, path: Path) -> None:
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and leave with its exit code; what the user can mend is printed as one line, code 2."""
-    try:
-        sys.exit(main())
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(exit_code(main))

@@ -1,4 +1,12 @@
-"""The errors that a user can mend. Raised with a single line that names the file, row or key and the mend."""
+"""What the user can mend is one line: what is wrong, where, and how to mend it. All else keeps its traceback.
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
+"""
+
+import errno
+import sys
+from collections.abc import Callable
 
 
 class UserError(ValueError):
@@ -7,3 +15,28 @@ class UserError(ValueError):
 
 class DatasetError(UserError):
     """Input that cannot become a dataset, or a folder that is not one."""
+
+
+def exit_code(main: Callable[[], int | None]) -> int:
+    """Run `main` and return the process's exit code: 0 or its own, 2 for what the user can mend, 130 when interrupted.
+
+    A fault of the program passes through, so that Python prints its traceback and leaves with 1.
+    """
+    try:
+        return main() or 0
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    except (UserError, OSError) as error:
+        if not _mendable(error):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _mendable(error: UserError | OSError) -> bool:
+    """Of the system's errors, a file that is missing, shut or of the wrong kind, named by its path, and a full disk."""
+    if isinstance(error, UserError) or error.errno == errno.ENOSPC:
+        return True
+    of_a_file = isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError)
+    return of_a_file and error.filename is not None

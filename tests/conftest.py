@@ -1,4 +1,8 @@
-"""Fixtures: the shared data, the embedded sample, and a tiny checkpoint, each made once a run."""
+"""Fixtures: the shared data, the embedded sample, a tiny checkpoint, and the loopback Hub.
+
+The dataset and the checkpoint are committed in `tests/fixtures/`, where `make.py` writes them anew; this file is the
+only place that reads them.
+"""
 
 import os
 import sys
@@ -10,14 +14,25 @@ import pytest
 # No test reaches a hub; without this a path that is not there would be looked up on one.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-import torch  # noqa: E402
+# The models are so small that a second thread only waits: on a busy machine of two cores it costs eight times the time.
+# Set before torch is imported; processes that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 ROOT = Path(__file__).resolve().parents[1]
 # Two processes on the CPU; `accelerate launch` itself would ask for MPI.
 TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+FIXTURES = Path(__file__).with_name("fixtures")
+DATASET, CHECKPOINT = FIXTURES / "dataset", FIXTURES / "checkpoint"
 TINY_MODEL = '{"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}'
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_core():
+    """Training and evaluation in this process find one core, as OMP_NUM_THREADS has it; they would take them all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -30,11 +45,9 @@ def shared_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def sample_dir(tmp_path_factory) -> Path:
-    """The embedded sample as a dataset folder."""
-    from rdrec.sample.build import build_sample
-
-    return build_sample(tmp_path_factory.mktemp("sample") / "sample")
+def sample_dir() -> Path:
+    """The embedded sample as a dataset folder. It is the committed one: copy it before you change it."""
+    return DATASET
 
 
 @pytest.fixture
@@ -42,7 +55,7 @@ def hub(tmp_path, monkeypatch):
     """An empty Hub on the loopback, which this process and the ones it starts take for the real one."""
     from huggingface_hub import constants, hf_api
 
-    from .hub_server import Account, HubServer
+    from tests.fakes.hub_server import Account, HubServer
 
     tokens = {
         "hf_writer": Account("rdrec", orgs=("lab",)),
@@ -78,13 +91,17 @@ def no_proxy_no_token(monkeypatch):
 @pytest.fixture
 def fixed_scores(monkeypatch):
     """A half is grounded when it says "strap"; no model is needed."""
-    from rdrec.grounding import audit
+    from rdrec.grounding import flags, policy
 
     def score(half):
-        score, flags = (0.9 if "strap" in half else 0.1, ()) if half else (0.0, ("empty",))
-        return audit.HalfAudit(score, flags, ())
+        score, found = (0.9 if "strap" in half else 0.1, ()) if half else (0.0, ("empty",))
+        return flags.HalfAudit(score, found, ())
 
-    monkeypatch.setattr(audit, "audit_halves", lambda reviews, halves, names, progress=False: list(map(score, halves)))
+    def audit_halves(reviews, halves, names, progress=False):
+        return list(map(score, halves))
+
+    monkeypatch.setattr(flags, "audit_halves", audit_halves)
+    monkeypatch.setattr(policy, "audit_halves", audit_halves)
 
 
 @pytest.fixture(scope="session")
@@ -96,13 +113,11 @@ def sample_data(sample_dir):
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory, sample_data) -> Path:
-    """An untrained checkpoint of the sample's catalog."""
-    from rdrec.training.recipe import Recipe
-    from rdrec.training.start import make_model
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """An untrained checkpoint of the sample's catalog: the committed weights, saved whole by today's code."""
+    from rdrec.checkpoints.loading import load_pretrained
 
-    torch.manual_seed(0)
-    model, tokenizer = make_model(Recipe(model_config=TINY_MODEL), sample_data)
+    model, tokenizer = load_pretrained(str(CHECKPOINT))
     path = tmp_path_factory.mktemp("checkpoint") / "tiny"
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)

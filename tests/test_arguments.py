@@ -1,12 +1,18 @@
 """Flags and recipe files: what wins, and how mistakes are named."""
 
+import errno
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import yaml
 
+from dataset_builder import __main__ as data_command_line
 from rdrec.arguments import parse_arguments, run, write_yaml
+from rdrec.errors import DatasetError, UserError, exit_code
 from rdrec.training.recipe import Recipe
 
 
@@ -70,7 +76,7 @@ def test_mistakes_in_flags_are_named():
 
 def test_run_prints_one_line_and_leaves_with_a_code(capsys):
     def fails():
-        raise ValueError("first\n  second")
+        raise UserError("first\n  second")
 
     with pytest.raises(SystemExit) as left:
         run(fails)
@@ -78,6 +84,55 @@ def test_run_prints_one_line_and_leaves_with_a_code(capsys):
     with pytest.raises(SystemExit) as left:
         run(lambda: 0)
     assert left.value.code == 0
+
+
+def test_a_script_keeps_the_traceback_of_its_own_faults(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom rdrec.arguments import run\nfrom rdrec.errors import UserError\n"
+        "def main():\n    raise (UserError if sys.argv[1:] else ValueError)('shapes differ')\n"
+        "run(main)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def left(*argv):
+        command = [sys.executable, str(script), *argv]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        return done.returncode, done.stderr
+
+    code, printed = left()
+    assert code == 1 and printed.startswith("Traceback") and printed.endswith("ValueError: shapes differ\n")
+    assert left("mend") == (2, "error: shapes differ\n")
+
+
+def test_the_data_command_line_keeps_the_traceback_of_its_own_faults(monkeypatch, capsys):
+    def info_that_fails_with(error):
+        def fails(path):
+            raise error
+
+        monkeypatch.setattr(data_command_line, "load_tables", fails)
+        return data_command_line.main(["info", "data"])
+
+    with pytest.raises(ValueError, match="shapes differ"):
+        info_that_fails_with(ValueError("shapes differ"))
+    assert info_that_fails_with(DatasetError("data: damaged")) == 2
+    assert capsys.readouterr().err == "error: data: damaged\n"
+
+
+def test_only_errors_of_files_that_have_a_name_are_the_users(tmp_path, capsys):
+    def code_of(error):
+        def fails():
+            raise error
+
+        return exit_code(fails)
+
+    assert code_of(FileNotFoundError(errno.ENOENT, "No such file or directory", "a.json")) == 2
+    assert code_of(OSError(errno.ENOSPC, "No space left on device")) == 2
+    assert code_of(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err.splitlines()[0] == "error: [Errno 2] No such file or directory: 'a.json'"
+    for fault in (FileNotFoundError("no name"), ConnectionResetError(), OSError(errno.EIO, "Input/output error", "a")):
+        with pytest.raises(type(fault)):
+            code_of(fault)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)

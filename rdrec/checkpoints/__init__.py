@@ -1,1 +1,2 @@
-"""Checkpoints: loading (`loading.py`), the files of a run (`run_folder.py`), versions and cores (`environment.py`)."""
+"""Checkpoints: loading (`loading.py`), file names (`files.py`), what is recorded beside the weights (`records.py`), the
+folder of a run while it trains (`run_folder.py`), versions and cores (`environment.py`)."""

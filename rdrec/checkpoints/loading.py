@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration, RDRecTokenizer
+from rdrec.errors import UserError
 from rdrec.tasks.data import TaskData
 
 
@@ -29,7 +30,7 @@ def load_pretrained(
 
     Raises
     ------
-    ValueError
+    UserError
         For a checkpoint that is neither T5 nor RDRec, is damaged, or is of another size.
     """
     try:
@@ -37,20 +38,20 @@ def load_pretrained(
         stored = None if adapter else RDRecConfig.get_config_dict(name, revision=revision)[0]
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(
+        raise UserError(
             f"{name}: neither a folder here nor a checkpoint that can be had from the Hub: {reason}"
         ) from error
     if adapter is not None:
         over = json.loads(Path(adapter).read_text(encoding="utf-8"))
         base, _ = load_pretrained(over["base_model_name_or_path"], over.get("revision"), max_whole_words)
         model = PeftModel.from_pretrained(base, name, revision=revision).merge_and_unload()
-        return model, RDRecTokenizer.from_pretrained(name, revision=revision)
+        return model, load_tokenizer(RDRecTokenizer, name, revision)
     kind = stored.get("model_type")
     if kind not in ("t5", "rdrec"):
-        raise ValueError(f"{name}: a checkpoint of kind {kind!r}: give a T5 or RDRec checkpoint")
+        raise UserError(f"{name}: a checkpoint of kind {kind!r}: give a T5 or RDRec checkpoint")
     rows = stored.get("max_whole_words", RDRecConfig.max_whole_words)
     if kind == "rdrec" and max_whole_words not in (None, rows):
-        raise ValueError(
+        raise UserError(
             f"{name}: its whole-word table has {rows} rows, not {max_whole_words}: set max_whole_words {rows}"
         )
     rows = rows if max_whole_words is None else max_whole_words
@@ -59,25 +60,40 @@ def load_pretrained(
             name, revision=revision, max_whole_words=rows, output_loading_info=True
         )
     except RuntimeError as error:  # transformers raises it for tensors whose shapes differ
-        raise ValueError(f"{name}: its weights are of another size than its config.json says: get it anew") from error
+        raise UserError(f"{name}: its weights are of another size than its config.json says: get it anew") from error
     except SafetensorError as error:
-        raise ValueError(f"{name}: its weights are damaged ({error}): get it anew") from error
+        raise UserError(f"{name}: its weights are damaged ({error}): get it anew") from error
     except OSError as error:  # none in the folder, or none in the cache while the Hub cannot be reached
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{name}: its weights are not all there ({reason}): get it anew") from error
+        raise UserError(f"{name}: its weights are not all there ({reason}): get it anew") from error
     new = {"prompt_embeddings.weight", "whole_word_embeddings.weight"} if kind == "t5" else set()
     if missing := set(report["missing_keys"]) - new:
-        raise ValueError(f"{name}: its weights lack {min(missing)}: get it anew")
+        raise UserError(f"{name}: its weights lack {min(missing)}: get it anew")
     if kind == "rdrec":
-        tokenizer = RDRecTokenizer.from_pretrained(name, revision=revision)
+        tokenizer = load_tokenizer(RDRecTokenizer, name, revision)
     else:
-        tokenizer = rdrec_tokenizer(AutoTokenizer.from_pretrained(name, revision=revision), rows)
+        tokenizer = rdrec_tokenizer(load_tokenizer(AutoTokenizer, name, revision), rows)
     if len(tokenizer) > model.config.vocab_size:
-        raise ValueError(
+        raise UserError(
             f"{name}: its tokenizer has {len(tokenizer)} pieces, its model {model.config.vocab_size} embeddings: they "
             "do not belong together, get both anew"
         )
     return model, tokenizer
+
+
+def load_tokenizer(kind: type, name: str, revision: str | None = None):
+    """A tokenizer of a kind (`RDRecTokenizer`, or `AutoTokenizer` for what is stored) from a folder or the Hub.
+
+    Raises
+    ------
+    UserError
+        There is none.
+    """
+    try:
+        return kind.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:  # transformers raises either where files are missing
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{name}: no tokenizer there, or none that can be had from the Hub: {reason}") from error
 
 
 def rdrec_tokenizer(base, max_whole_words: int) -> RDRecTokenizer:
@@ -93,9 +109,9 @@ def rdrec_tokenizer(base, max_whole_words: int) -> RDRecTokenizer:
 
 
 def check_same_catalog(tokenizer: RDRecTokenizer, data: TaskData, model: str, dataset: str) -> None:
-    """Raise ValueError when a checkpoint was trained on another catalog than the dataset's."""
+    """Raise UserError when a checkpoint was trained on another catalog than the dataset's."""
     if tokenizer.catalog is not None and tokenizer.catalog != data.raw_ids:
-        raise ValueError(
+        raise UserError(
             f"{model}: trained on a catalog of {tokenizer.num_ids('user')} users and {tokenizer.num_ids('item')} "
             f"items, {dataset} has {len(data.raw_ids['user'])} and {data.num_items} or others: give the "
             "dataset it was trained on"

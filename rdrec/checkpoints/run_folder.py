@@ -10,10 +10,13 @@ import shutil
 from pathlib import Path
 
 from rdrec.durable import recover
+from rdrec.errors import UserError
+
+from .files import CONFIG_FILE, RECORD_FILE
 
 
 BEST, LAST = "checkpoint-best", "checkpoint-last"
-RECORD_FILE, RECIPE_FILE, STATE_FILE = "training_record.json", "recipe.yaml", "training_state.json"
+STATE_FILE = "training_state.json"
 
 
 def promote_best(output_dir: Path) -> None:
@@ -21,14 +24,14 @@ def promote_best(output_dir: Path) -> None:
     best = output_dir / BEST
     if not best.is_dir():
         return
-    (output_dir / "config.json").unlink(missing_ok=True)
-    for path in sorted(best.iterdir(), key=lambda path: path.name == "config.json"):
+    (output_dir / CONFIG_FILE).unlink(missing_ok=True)
+    for path in sorted(best.iterdir(), key=lambda path: path.name == CONFIG_FILE):
         path.replace(output_dir / path.name)
     best.rmdir()
 
 
 def holds_run(output_dir: Path) -> bool:
-    return any((output_dir / name).exists() for name in (LAST, BEST, RECORD_FILE, "config.json"))
+    return any((output_dir / name).exists() for name in (LAST, BEST, RECORD_FILE, CONFIG_FILE))
 
 
 def prepare_output_dir(output_dir: Path, resume: str | None, overwrite: bool) -> Path | None:
@@ -41,30 +44,30 @@ def prepare_output_dir(output_dir: Path, resume: str | None, overwrite: bool) ->
 
     Raises
     ------
-    ValueError
+    UserError
         For a folder that holds another run, or a checkpoint to resume from that is not there.
     """
     if resume is not None:
         checkpoint = output_dir / LAST if resume == "last" else Path(resume)
         recover(checkpoint)
         if resume != "last" and not checkpoint.exists():
-            raise ValueError(f"{checkpoint}: no such checkpoint; `last` is the newest of the run in {output_dir}")
+            raise UserError(f"{checkpoint}: no such checkpoint; `last` is the newest of the run in {output_dir}")
         if checkpoint.resolve().parent != output_dir.resolve():
             # The best model so far and the record lie beside the checkpoint, so a run stays in its folder.
-            raise ValueError(f"{checkpoint}: not of the run in {output_dir}; give --output_dir {checkpoint.parent}")
+            raise UserError(f"{checkpoint}: not of the run in {output_dir}; give --output_dir {checkpoint.parent}")
         if not (checkpoint / STATE_FILE).is_file():
-            raise ValueError(f"{checkpoint}: no checkpoint to resume from; leave out --resume_from_checkpoint to start")
+            raise UserError(f"{checkpoint}: no checkpoint to resume from; leave out --resume_from_checkpoint to start")
         return checkpoint
     if holds_run(output_dir):
         if not overwrite:
-            raise ValueError(
+            raise UserError(
                 f"{output_dir} holds a run: --resume_from_checkpoint last goes on with it, --overwrite_output_dir "
                 "starts anew, --output_dir names another folder"
             )
         for name in (LAST, BEST, "logs"):
             shutil.rmtree(output_dir / name, ignore_errors=True)
         # An old model's figures must not stand beside the new one.
-        for path in [output_dir / "config.json", output_dir / RECORD_FILE, *output_dir.glob("eval_*")]:
+        for path in [output_dir / CONFIG_FILE, output_dir / RECORD_FILE, *output_dir.glob("eval_*")]:
             path.unlink(missing_ok=True)
     output_dir.mkdir(parents=True, exist_ok=True)
     return None

@@ -1,7 +1,8 @@
 """Read a file of `torch.save` without running anything it holds.
 
-    module = read_checkpoint("model.pt")       # Shell, dict, Tensor, …
-    tensors = state_of(module)                 # name -> torch.Tensor
+    checkpoint = Checkpoint("model.pt")
+    checkpoint.root                            # what was saved: a module's Shell, or a dict of Tensor records
+    checkpoint.state_dict()                    # name -> torch.Tensor
 
 A pickle is a program: it imports names and calls them. Here it can import nothing. A name is one of the few that
 rebuild tensors and plain containers, which stand for inert records of this module; or it is taken for a class of the
@@ -19,6 +20,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from rdrec.errors import UserError
+
 
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -35,7 +38,7 @@ DTYPES = {
 MAX_DEPTH = 100  # modules within modules; more is no model
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A file that cannot be converted; the message is one line for the user."""
 
 

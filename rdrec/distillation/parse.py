@@ -10,10 +10,8 @@ any tag that says so: then only an answer that begins with its form is read.
 
 | flag | meaning |
 | --- | --- |
-| empty | no letter or digit in the answer, thoughts aside |
-| off_format | neither form could be found: both halves empty |
+| empty, off_format, cut_off | see the table in `rdrec.grounding.flags`: an audited half has them, too |
 | repaired | found, but not in the form asked for |
-| cut_off | the answer ends before its end: token limit, JSON that is not closed, a half without the end of a sentence |
 | too_long | MAX_ANSWER_CHARS or longer; only the beginning was kept |
 | refusal | the teacher declined |
 | other_language | not English |
@@ -26,8 +24,8 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from dataset_builder.rationales import ends_as_sentence
-from rdrec.grounding.audit import HALVES
+from dataset_builder.rationales import RATIONALE_TASKS, ends_as_sentence
+from rdrec.grounding.flags import CUT_OFF, EMPTY, OFF_FORMAT
 
 from .thoughts import without_thoughts
 
@@ -89,33 +87,33 @@ def parse_answer(text: str, finish: str = "stop") -> Parsed:
     finish : str
         The server's reason to end; "length" means that the answer was cut.
     """
-    flags = {"cut_off"} if finish == "length" else set()
+    flags = {CUT_OFF} if finish == "length" else set()
     if len(text) >= MAX_ANSWER_CHARS:  # the client keeps so many of a longer one
         flags.add("too_long")
         text = text[:MAX_ANSWER_CHARS]
     text, is_open = without_thoughts(text)
     if is_open:
-        flags.add("cut_off")
+        flags.add(CUT_OFF)
     if not has_content(text):
-        return Parsed((None, None), tuple(sorted(flags | {"empty"})))
+        return Parsed((None, None), tuple(sorted(flags | {EMPTY})))
     found = _found(text, flags)
     if found is None:
-        flags.add("refusal" if _REFUSAL.match(text) else "off_format")
+        flags.add("refusal" if _REFUSAL.match(text) else OFF_FORMAT)
         if _is_foreign(text):
             flags.add("other_language")
         return Parsed((None, None), tuple(sorted(flags)))
-    halves = (_half(found, HALVES[0], flags), _half(found, HALVES[1], flags))
-    if {f"missing_{half}" for half in HALVES} <= flags:  # the form without the content
-        flags -= {f"missing_{half}" for half in HALVES}
-        flags.add("empty")
+    halves = (_half(found, RATIONALE_TASKS[0], flags), _half(found, RATIONALE_TASKS[1], flags))
+    if {f"missing_{half}" for half in RATIONALE_TASKS} <= flags:  # the form without the content
+        flags -= {f"missing_{half}" for half in RATIONALE_TASKS}
+        flags.add(EMPTY)
     if "too_long" not in flags and not all(ends_as_sentence(half) for half in halves if half):
-        flags.add("cut_off")
+        flags.add(CUT_OFF)
     return Parsed(halves, tuple(sorted(flags)))
 
 
 def _found(text: str, flags: set[str]) -> dict[str, Any] | None:
     """The halves in whichever form they stand there, or None."""
-    if flags & {"cut_off", "too_long"} and not _begins_with_its_form(text):
+    if flags & {CUT_OFF, "too_long"} and not _begins_with_its_form(text):
         return None
     return _from_json(text, flags) or _from_labels(text, flags) or _from_numbers(text, flags) or _bare(text, flags)
 
@@ -189,16 +187,16 @@ def _from_python(text: str, start: int, flags: set[str]) -> dict[str, Any] | Non
 def _from_fields(text: str, start: int, flags: set[str]) -> dict[str, str]:
     """Broken JSON: each half's string by itself, the last one perhaps not closed."""
     halves = {}
-    for half in HALVES:
+    for half in RATIONALE_TASKS:
         field = re.search(rf'["\']{half}["\']\s*:\s*"((?:[^"\\]|\\.)*)("?)', text, re.DOTALL)
         if field:
             halves[half] = _unescaped(field[1])
             if not field[2]:
-                flags.add("cut_off")
+                flags.add(CUT_OFF)
     if halves:
         flags.add("repaired")
         if text.rfind("}") < start:
-            flags.add("cut_off")
+            flags.add(CUT_OFF)
     return halves
 
 
@@ -209,9 +207,13 @@ def _halves_of(made: dict[Any, Any]) -> dict[str, Any]:
         name = str(key).lower()
         if "evidence" in name:
             continue
-        half = HALVES[0] if "user" in name or "prefer" in name else None
-        half = HALVES[1] if half is None and ("item" in name or "attribute" in name or "product" in name) else half
-        if half and half not in halves:
+        if "user" in name or "prefer" in name:
+            half = RATIONALE_TASKS[0]
+        elif "item" in name or "attribute" in name or "product" in name:
+            half = RATIONALE_TASKS[1]
+        else:
+            continue
+        if half not in halves:
             if isinstance(value, list):
                 value = ", ".join(part for part in value if isinstance(part, str))
             halves[half] = value if isinstance(value, str) else ""
@@ -246,12 +248,12 @@ def _from_numbers(text: str, flags: set[str]) -> dict[str, str] | None:
     pairs = ((first, _second_after(text, first.end())) for first in firsts[:20])
     first, second = next((pair for pair in pairs if pair[1]), (firsts[0], None))
     if second is None:
-        return {HALVES[0]: _paragraph(text[first.end() :])}
+        return {RATIONALE_TASKS[0]: _paragraph(text[first.end() :])}
     third = _THIRD.search(text, second.end())
     if third or has_content(text[: first.start()]):
         flags.add("repaired")
     rest = text[second.end() : third.start() if third else len(text)]
-    return {HALVES[0]: _paragraph(text[first.end() : second.start()]), HALVES[1]: _paragraph(rest)}
+    return {RATIONALE_TASKS[0]: _paragraph(text[first.end() : second.start()]), RATIONALE_TASKS[1]: _paragraph(rest)}
 
 
 def _second_after(text: str, place: int) -> "re.Match[str] | None":
@@ -271,7 +273,7 @@ def _bare(text: str, flags: set[str]) -> dict[str, str] | None:
     if not of_user or not of_item:
         return None
     flags.add("repaired")
-    return dict(zip(HALVES, parts, strict=True))
+    return dict(zip(RATIONALE_TASKS, parts, strict=True))
 
 
 def _paragraph(text: str) -> str:

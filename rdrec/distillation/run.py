@@ -25,10 +25,11 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from dataset_builder.files import existing_file
+from dataset_builder.rationales import RATIONALE_TASKS
 from dataset_builder.reviews import Review, ReviewSource, read_reviews
 from rdrec.durable import whole_file, write_json
 from rdrec.errors import UserError
-from rdrec.grounding.audit import HALVES, Policy
+from rdrec.grounding.policy import Policy
 from rdrec.grounding.score import model_folder
 
 from .asking import Asking, Question, Stopped, Teacher, key_of
@@ -60,7 +61,7 @@ SCHEMA = pa.schema(
 POLICY_SCHEMA = pa.schema(
     [
         field
-        for half in HALVES
+        for half in RATIONALE_TASKS
         for field in (
             (f"{half}_grounding", pa.float32()),
             (f"{half}_flags", pa.list_(pa.string())),
@@ -372,11 +373,11 @@ class _Counts:
     def __init__(self) -> None:
         self.reviews = self.rationales = 0
         self.flags: Counter[str] = Counter()
-        self.choices: dict[str, Counter[str]] = {half: Counter() for half in HALVES}
+        self.choices: dict[str, Counter[str]] = {half: Counter() for half in RATIONALE_TASKS}
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         self.reviews += len(rows)
-        self.rationales += sum(any(row[half] for half in HALVES) for row in rows)
+        self.rationales += sum(any(row[half] for half in RATIONALE_TASKS) for row in rows)
         self.flags.update(flag for row in rows for flag in row["flags"])
         for half, choices in self.choices.items():
             choices.update(row[f"{half}_choice"] for row in rows if f"{half}_choice" in row)

@@ -3,7 +3,7 @@
     look = SecondLook(journal, policy, prompt, teacher=pool.ask, ...)
     rows = look.apply(rows, reviews)          # in a thread; asks in the run's event loop
 
-`rdrec.grounding.audit.apply_policy` decides; this file lends it the teacher and a judge. A re-ask and a verdict
+`rdrec.grounding.policy.apply_policy` decides; this file lends it the teacher and a judge. A re-ask and a verdict
 are journaled under keys of their own, so a killed run goes on here as it does with first answers.
 """
 
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from rdrec.grounding.audit import HALVES, AskAgain, Policy, apply_policy
+from dataset_builder.rationales import RATIONALE_TASKS
+from rdrec.grounding.policy import AskAgain, Policy, apply_policy
 
 from .asking import Asking, Question, Teacher, key_of
 from .endpoints import ServerError
@@ -102,7 +103,8 @@ class SecondLook:
             text, _ = prepare(request.review, self.max_review_chars)
             key = key_of(text, f"again {request.attempt}")
             questions.append(Question(place, key, self.prompt.messages(text), self.prompt.temperature_again))
-        return [dict(zip(HALVES, halves_of(entry)[0], strict=True)) for entry in self._answers(questions, self.teacher)]
+        answers = self._answers(questions, self.teacher)
+        return [dict(zip(RATIONALE_TASKS, halves_of(entry)[0], strict=True)) for entry in answers]
 
     def _verdicts(self, reviews: Sequence[str], halves: Sequence[str]) -> list[bool]:
         prompt, judge = self.judge

@@ -1,10 +1,15 @@
 """What stands beside a model's figures (baselines that learn nothing, the sample's planted ceiling), and the table."""
 
 from dataset_builder.tables import Tables
+from rdrec.sample.build import world_from_info
+from rdrec.sample.ceiling import ceiling_ranks
 from rdrec.tasks.data import TaskData
 
 from .baselines import METHODS, hit_and_ndcg, rank_candidates, rank_sequential
 from .model_ranking import CUTS
+
+
+CEILING_CUTS = (1, 5, 10)
 
 
 def reference_points(
@@ -24,10 +29,8 @@ def reference_points(
     points: dict[str, dict[str, dict]] = {"sequential": {}, "topn": {}}
     # The ceiling is a figure of all users, so it does not stand beside a part of them.
     if data.info["source"].get("kind") == "sample" and max_samples is None:
-        from rdrec.sample.build import ceiling, world_from_info
-
-        for task, scores in ceiling(world_from_info(data.info), tables, split).items():
-            points[task]["planted ceiling"] = scores
+        for task, ranks in ceiling_ranks(world_from_info(data.info), tables, split).items():
+            points[task]["planted ceiling"] = hit_and_ndcg(ranks, CEILING_CUTS)
     for method in reversed(METHODS):
         ranks = rank_sequential(data.sequences, split, method, data.num_items, seed)
         points["sequential"][method] = hit_and_ndcg(ranks[:max_samples], CUTS["sequential"])

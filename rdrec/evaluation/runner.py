@@ -1,6 +1,5 @@
 """One evaluation from flags to files, on one or several processes: load, answer, gather, score, write."""
 
-import hashlib
 import os
 import time
 from pathlib import Path
@@ -10,17 +9,18 @@ import pyarrow.parquet as pq
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from dataset_builder.files import sha256_of
 from rdrec.checkpoints.environment import package_versions, use_all_cores
+from rdrec.checkpoints.files import RESULTS_FILES, weights_file
 from rdrec.checkpoints.loading import check_same_catalog, load_pretrained
-from rdrec.durable import whole_file, write_json
+from rdrec.checkpoints.records import DATASET_KEYS, EvaluationResults
+from rdrec.durable import whole_file
+from rdrec.errors import UserError
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.data import TaskData
 
 from . import model_ranking
 from .report import format_table, reference_points
-
-
-RESULTS_FILES = {"test": "eval_results.json", "validation": "eval_results_validation.json"}
 
 
 class Evaluation:
@@ -30,17 +30,17 @@ class Evaluation:
         self.arguments = arguments
         unknown = [task for task in arguments.tasks if task not in (*model_ranking.CUTS, "explanation")]
         if unknown:
-            raise ValueError(f"--tasks {unknown[0]}: unknown, take some of sequential, topn, explanation")
+            raise UserError(f"--tasks {unknown[0]}: unknown, take some of sequential, topn, explanation")
         if arguments.split not in ("validation", "test"):
-            raise ValueError(f"--split {arguments.split}: take validation or test")
+            raise UserError(f"--split {arguments.split}: take validation or test")
         if arguments.protocol not in (None, "clean", "published"):
-            raise ValueError(f"--protocol {arguments.protocol}: take clean or published")
+            raise UserError(f"--protocol {arguments.protocol}: take clean or published")
         for name in ("batch_size", "max_samples"):
             if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-                raise ValueError(f"--{name} {getattr(arguments, name)}: give 1 or more")
+                raise UserError(f"--{name} {getattr(arguments, name)}: give 1 or more")
 
         if arguments.length_penalty < 0:
-            raise ValueError(f"--length_penalty {arguments.length_penalty}: give 0 or more")
+            raise UserError(f"--length_penalty {arguments.length_penalty}: give 0 or more")
 
     def run(self) -> str | None:
         """Evaluate and write the results; the printed table, in the main process only."""
@@ -52,9 +52,9 @@ class Evaluation:
         data = TaskData(tables)
         protocol = arguments.protocol or data.protocol
         if protocol == "published" and (arguments.exact or arguments.length_penalty != 0):
-            raise ValueError("--exact and --length_penalty: for the clean protocol only, published has its own ranking")
+            raise UserError("--exact and --length_penalty: for the clean protocol only, published has its own ranking")
         if protocol != data.protocol:
-            raise ValueError(
+            raise UserError(
                 f"--protocol {protocol}: {arguments.dataset} was built under {data.protocol}; build it again with "
                 f"--protocol {protocol}, or leave the flag out"
             )
@@ -108,27 +108,26 @@ class Evaluation:
         for task, table in answers.items():
             with whole_file(output_dir / f"eval_{arguments.split}_{task}.parquet") as work:
                 pq.write_table(table, work, compression="zstd")
-        files = (local / name for name in ("model.safetensors", "adapter_model.safetensors"))
-        weights = next((path for path in files if path.is_file()), None)
-        content = {
-            "model": local.name if local.is_dir() else arguments.model,
-            "model_revision": arguments.model_revision,
-            "model_sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
-            "dataset": {key: data.info[key] for key in ("domain", "protocol", "seed", "counts", "fingerprint")},
-            "protocol": protocol,
-            "split": arguments.split,
-            "seed": arguments.seed,
-            "max_samples": arguments.max_samples,
-            "exact": arguments.exact,
-            "length_penalty": arguments.length_penalty,
-            "batch_size": arguments.batch_size,
-            "mixed_precision": accelerator.mixed_precision,
-            "processes": accelerator.num_processes,
-            "queries": {task: table.num_rows for task, table in answers.items()},
-            "results": results,
-            "reference_points": points,
-            "minutes": minutes,
-            "cores": os.cpu_count(),
-            "versions": package_versions(),
-        }
-        write_json(output_dir / RESULTS_FILES[arguments.split], content)
+        weights = weights_file(local)
+        content = EvaluationResults(
+            model=local.name if local.is_dir() else arguments.model,
+            model_revision=arguments.model_revision,
+            model_sha256=sha256_of(weights) if weights.is_file() else None,
+            dataset={key: data.info[key] for key in DATASET_KEYS},
+            protocol=protocol,
+            split=arguments.split,
+            seed=arguments.seed,
+            max_samples=arguments.max_samples,
+            exact=arguments.exact,
+            length_penalty=arguments.length_penalty,
+            batch_size=arguments.batch_size,
+            mixed_precision=accelerator.mixed_precision,
+            processes=accelerator.num_processes,
+            queries={task: table.num_rows for task, table in answers.items()},
+            results=results,
+            reference_points=points,
+            minutes=minutes,
+            cores=os.cpu_count(),
+            versions=package_versions(),
+        )
+        content.write(output_dir / RESULTS_FILES[arguments.split])

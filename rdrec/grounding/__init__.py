@@ -1,2 +1,5 @@
-"""Grounding: is a rationale supported by its review? A score (`score.py`, fitted by `fit.py`), flags and the policy on
-what is not (`audit.py`), and the report of a whole file (`report.py`)."""
+"""Grounding: is a rationale supported by its review?
+
+`score.py` scores a half (its weights are from `fit.py`), `flags.py` flags it, `policy.py` acts on both, `report.py`
+sums up a whole file, and `python -m rdrec.grounding` audits one.
+"""

@@ -21,16 +21,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dataset_builder.files import describe, existing_file, open_text
+from dataset_builder.rationales import RATIONALE_TASKS
 from dataset_builder.reviews import read_reviews
 from rdrec.durable import write_json
-from rdrec.errors import DatasetError
+from rdrec.errors import DatasetError, exit_code
 
 from .report import wilson
 from .score import FEATURES, SCORER_FILE, THRESHOLD, Scorer, evidence
 
 
 LABELS_FILE = SCORER_FILE.parent / "labels.json"
-HALVES = ("user_preference", "item_attributes")
 
 RIDGE = 10.0  # of the standardised weights: few labels ask for a strong one; anything from 2 to 30 does as well
 UNDECIDED = 0.5  # an undecided half counts half as yes, half as no, with this weight
@@ -143,10 +143,10 @@ def read_labelled(labels: Sequence[dict[str, Any]], texts: dict[int, str], ratio
     reviews, halves, values, rows, held_out = [], [], [], [], []
     for label in labels:
         row = label["review_row"]
-        source = label if HALVES[0] in label else rationales.get(row)
+        source = label if RATIONALE_TASKS[0] in label else rationales.get(row)
         if source is None or row not in texts:
             raise DatasetError(f"review_row {row}: labelled, but not in the files given; give those that were")
-        for half in HALVES:
+        for half in RATIONALE_TASKS:
             judged = label[f"{half}_grounded"]
             reviews.append(texts[row])
             halves.append(source[half])
@@ -188,7 +188,7 @@ def report(figures: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fit and measure; the exit code is 0, or 2 after an error."""
+    """Fit and measure; the exit code is 0, or 2 after an error that the user can mend."""
     parser = argparse.ArgumentParser(prog="python -m rdrec.grounding.fit", description=__doc__.splitlines()[0])
     parser.add_argument("--reviews", required=True, help="the reviews that were labelled")
     parser.add_argument("--rationales", required=True, help="the rationales that were labelled, JSON lines")
@@ -196,36 +196,36 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of folds and intervals (default 0)")
     parser.add_argument("--write", action="store_true", help="write data/scorer.json")
     options = parser.parse_args(arguments)
-    try:
-        record = json.loads(LABELS_FILE.read_text(encoding="utf-8"))
-        for path in (options.reviews, options.rationales):
-            if describe(path)["sha256"] not in record["source"].values():
-                raise DatasetError(f"{path}: not the file that was labelled; give that one (see {LABELS_FILE.name})")
-        texts = {review.row: review.text for review in read_reviews(options.reviews, skipped=Counter())}
-        with open_text(options.rationales) as lines:
-            rationales = {row["review_row"]: row for row in map(json.loads, lines)}
-        own = read_labelled(record["labels"], texts, rationales)
-        given = None
-        if options.given:
-            with open(existing_file(options.given), encoding="utf-8") as stream:
-                given = read_labelled(json.load(stream), texts, {})
-        scorer, figures = fit_and_measure(own, given, options.seed)
-        print(report(figures))
-        if options.write:
-            write_scorer(scorer, figures, SCORER_FILE)
-            print(f"written to {SCORER_FILE}")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(options))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Fit, measure, print the figures and, if asked to, write the scorer."""
+    record = json.loads(LABELS_FILE.read_text(encoding="utf-8"))
+    for path in (options.reviews, options.rationales):
+        if describe(path)["sha256"] not in record["source"].values():
+            raise DatasetError(f"{path}: not the file that was labelled; give that one (see {LABELS_FILE.name})")
+    texts = {review.row: review.text for review in read_reviews(options.reviews, skipped=Counter())}
+    with open_text(options.rationales) as lines:
+        rationales = {row["review_row"]: row for row in map(json.loads, lines)}
+    own = read_labelled(record["labels"], texts, rationales)
+    given = None
+    if options.given:
+        with open(existing_file(options.given), encoding="utf-8") as stream:
+            given = read_labelled(json.load(stream), texts, {})
+    scorer, figures = fit_and_measure(own, given, options.seed)
+    print(report(figures))
+    if options.write:
+        write_scorer(scorer, figures, SCORER_FILE)
+        print(f"written to {SCORER_FILE}")
 
 
 def write_scorer(scorer: Scorer, figures: dict[str, Any], path: Path) -> None:
     """Write the scorer with the figures it was measured at; six digits are plenty."""
     record = {
-        "about": "Ridge logistic regression on standardised features; fitted by grounding_fit.py to labels.json (all "
-        "rows). The figures: held_out, by a scorer fitted to the other rows; cross_validated, over all rows; given, on "
-        "labels that nothing was fitted to.",
+        "about": "Ridge logistic regression on standardised features; fitted by rdrec/grounding/fit.py to labels.json "
+        "(all rows). The figures: held_out, by a scorer fitted to the other rows; cross_validated, over all rows; "
+        "given, on labels that nothing was fitted to.",
         "features": list(FEATURES),
         **{name: [round(x, 6) for x in getattr(scorer, name).tolist()] for name in ("mean", "scale", "weights")},
         "intercept": round(scorer.intercept, 6),

@@ -1,34 +1,26 @@
-"""`python -m dataset_builder audit`: how much of a set of rationales is grounded, and how that hangs on review length.
+"""The report on a set of rationales: rates of ungrounded halves with 95% intervals, by review length and by flag.
 
-    python -m dataset_builder audit runs/distilled --reviews reviews.csv.zip
-    python -m dataset_builder audit rationales.jsonl --reviews reviews.csv.zip --apply sentence
-
-Prints rates by review length and writes, into the folder of the rationales, `audit.html` (one file, its plot drawn in
-SVG) and `audit.jsonl` (score, flags and unsupported words of every half; no review text). `--apply` also writes
-`audited.jsonl`, the rationales with the policy's choices, to build a dataset from (nothing is asked again here; what
-`distill.py --policy` wrote has its choices already, and the report shows them).
+print(text_table(length_table(table)))
+page = report(table, "rationales.parquet")      # one HTML page, its plot drawn in SVG
 """
 
-import argparse
 import html
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from rdrec.durable import whole_file
-from rdrec.errors import DatasetError
+from dataset_builder.rationales import RATIONALE_TASKS
 
-from .score import SCORER_FILE, THRESHOLD, words_of
+from .flags import EMPTY, FLAGS
+from .policy import CHOICES
+from .score import SCORER_FILE, THRESHOLD
 
 
-HALVES = ("user_preference", "item_attributes")
 LENGTHS = ((0, 9), (10, 19), (20, 39), (40, 79), (80, 159), (160, None))  # words of a review
-NAMES = ("rationales.parquet", "rationales.jsonl")
 POINTS = 2000  # in the plot; more blur it and make the file heavy
 POINT_STREAM = 3  # numpy.random.default_rng([0, STREAM])
 
@@ -70,19 +62,19 @@ class Table(NamedTuple):
     flags: list[tuple[str, ...]]
 
     def of_half(self, half: str) -> "Table":
-        start = HALVES.index(half)
+        start = RATIONALE_TASKS.index(half)
         return Table(self.lengths[start::2], self.scores[start::2], self.flags[start::2])
 
 
 def ungrounded_rate(table: Table) -> Rate:
     """Share of the halves with a text whose score is below the threshold; `table` holds one kind of half."""
-    given = np.array(["empty" not in flags for flags in table.flags], dtype=bool)
+    given = np.array([EMPTY not in flags for flags in table.flags], dtype=bool)
     return rate(int((given & (table.scores < THRESHOLD)).sum()), int(given.sum()))
 
 
 def ungrounded_rate_of_rows(table: Table) -> Rate:
     """The same over both halves; its interval counts a row's two halves as one observation, for they are alike."""
-    given = np.array(["empty" not in flags for flags in table.flags], dtype=float).reshape(-1, 2)
+    given = np.array([EMPTY not in flags for flags in table.flags], dtype=float).reshape(-1, 2)
     bad = given * (table.scores.reshape(-1, 2) < THRESHOLD)
     total, count = given.sum(), bad.sum()
     if count in (0, total):  # no spread to estimate an interval from
@@ -105,7 +97,7 @@ def by_length(table: Table) -> list[tuple[str, int, dict[str, Rate], float, Coun
         )
         if not len(part.scores):
             continue
-        rates = {half: ungrounded_rate(part.of_half(half)) for half in HALVES}
+        rates = {half: ungrounded_rate(part.of_half(half)) for half in RATIONALE_TASKS}
         flags = Counter(flag for flags in part.flags for flag in flags)
         name = f"{low}+" if high is None else f"{low} to {high}"
         found.append((name, len(part.scores) // 2, rates, float(part.scores.mean()), flags))
@@ -127,22 +119,20 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def length_table(table: Table) -> list[list[str]]:
     """Header and rows of the rates by review length."""
-    rows = [["review words", "rationales", *(f"ungrounded {half}" for half in HALVES), "mean score"]]
+    rows = [["review words", "rationales", *(f"ungrounded {half}" for half in RATIONALE_TASKS), "mean score"]]
     for name, count, rates, mean, _ in by_length(table):
-        rows.append([name, f"{count:,}", *(str(rates[half]) for half in HALVES), f"{mean:.2f}"])
-    whole = {half: ungrounded_rate(table.of_half(half)) for half in HALVES}
+        rows.append([name, f"{count:,}", *(str(rates[half]) for half in RATIONALE_TASKS), f"{mean:.2f}"])
+    whole = {half: ungrounded_rate(table.of_half(half)) for half in RATIONALE_TASKS}
     rows.append(["all", f"{len(table.scores) // 2:,}", *map(str, whole.values()), f"{table.scores.mean():.2f}"])
     return rows
 
 
 def flag_table(table: Table) -> list[list[str]]:
     """Header and rows of how often each flag stands, by kind of half."""
-    from .audit import FLAGS
-
-    rows = [["flag", *HALVES]]
+    rows = [["flag", *RATIONALE_TASKS]]
     for flag in FLAGS:
         cells = []
-        for half in HALVES:
+        for half in RATIONALE_TASKS:
             part = table.of_half(half)
             cells.append(str(rate(sum(flag in flags for flags in part.flags), len(part.flags))))
         rows.append([flag, *cells])
@@ -241,11 +231,9 @@ def report(table: Table, title: str, choices: Mapping[str, Counter[str]] | None 
         _html_table(flag_table(table)),
     ]
     if choices is not None:
-        from .audit import CHOICES
-
-        rows = [["choice", *HALVES]]
+        rows = [["choice", *RATIONALE_TASKS]]
         for choice in CHOICES:
-            rows.append([choice, *(f"{choices[half][choice]:,}" for half in HALVES)])
+            rows.append([choice, *(f"{choices[half][choice]:,}" for half in RATIONALE_TASKS)])
         body += ["<h2>What the policy chose</h2>", _html_table(rows)]
     body += [
         "<h2>How far to trust the score</h2>",
@@ -264,97 +252,3 @@ def report(table: Table, title: str, choices: Mapping[str, Counter[str]] | None 
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Grounding of {html.escape(title)}</title>'
         f"<style>{style}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n"
     )
-
-
-def find_rationales(path: str | Path) -> Path:
-    """The file of rationales in a folder, or the file itself; DatasetError when there is none."""
-    path = Path(path)
-    if path.is_file():
-        return path
-    for name in NAMES:
-        if (path / name).is_file():
-            return path / name
-    raise DatasetError(f"{path}: no {' or '.join(NAMES)} here; name the folder or the file that distill.py wrote")
-
-
-def add_command(subparsers: Any) -> None:
-    """Add `audit` to the commands of `python -m dataset_builder`."""
-    parser = subparsers.add_parser("audit", help="how well rationales are grounded in their reviews")
-    parser.add_argument("rationales", help="folder with rationales.parquet or rationales.jsonl, or such a file")
-    parser.add_argument("--reviews", required=True, help="the reviews file that the rationales were written for")
-    parser.add_argument("--output", help="folder of the reports (default: that of the rationales)")
-    parser.add_argument(
-        "--apply",
-        choices=("sentence", "empty"),
-        help="also write audited.jsonl, where a half that is not good enough gives way to a sentence of the review, or "
-        "to nothing",
-    )
-    parser.set_defaults(run=_run)
-
-
-def _run(options: argparse.Namespace) -> None:
-    from dataset_builder.rationales import read_rationales
-    from dataset_builder.reviews import read_reviews
-
-    from .audit import Policy, apply_policy, audit_rows
-
-    path = find_rationales(options.rationales)
-    folder = Path(options.output) if options.output else path.parent
-    rows = read_rationales(path, teacher="unknown", prompt="unknown", skipped=Counter())
-    if not rows:
-        raise DatasetError(f"{path}: no rationales; nothing to audit")
-    texts = {
-        review.row: review.text for review in read_reviews(options.reviews, skipped=Counter()) if review.row in rows
-    }
-    for row in rows:
-        if row not in texts:
-            raise DatasetError(
-                f"{path}: review_row {row} is not among the reviews of {options.reviews}; "
-                "give the reviews file that the rationales were written for"
-            )
-    given = [{"review_row": row, **_flat(found)} for row, found in rows.items()]
-    reviews = [texts[row] for row in rows]
-    audits = audit_rows(given, reviews, progress=True)
-    lengths = np.repeat([float(len(words_of(review))) for review in reviews], len(HALVES))
-    table = Table(lengths, np.array([audit.score for audit in audits]), [audit.flags for audit in audits])
-    lines = (
-        {"review_row": row} | {half: audits[2 * number + place]._asdict() for place, half in enumerate(HALVES)}
-        for number, row in enumerate(rows)
-    )
-    choices = {half: Counter(found["provenance"][f"{half}_choice"] for found in rows.values()) for half in HALVES}
-    settled = any(choice for found in choices.values() for choice in found)
-    if settled and options.apply:
-        raise DatasetError(f"{path}: a policy was applied to it already; audit it without --apply")
-    folder.mkdir(parents=True, exist_ok=True)
-    if options.apply:
-        made = apply_policy(given, reviews, Policy(fallback=options.apply), audits=audits)
-        choices = {half: Counter(one[f"{half}_choice"] for one in made) for half in HALVES}
-        _write(folder / "audited.jsonl", (json.dumps(one, ensure_ascii=False) + "\n" for one in made))
-    _write(folder / "audit.jsonl", (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    if not (settled or options.apply):
-        choices = None
-    _write(folder / "audit.html", [report(table, path.name, choices)])
-    print(text_table(length_table(table)))
-    print()
-    print(text_table(flag_table(table)))
-    if choices is not None:
-        print()
-        print(_choice_lines(choices))
-    print(f"\nungrounded, both halves: {ungrounded_rate_of_rows(table)}")
-    print(f"written to {folder}: audit.html, audit.jsonl" + (", audited.jsonl" if options.apply else ""))
-
-
-def _choice_lines(choices: Mapping[str, Counter[str]]) -> str:
-    return "\n".join(
-        f"{half}: " + ", ".join(f"{choice.replace('_', ' ')} {count:,}" for choice, count in found.most_common())
-        for half, found in choices.items()
-    )
-
-
-def _flat(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {half: found[half] for half in HALVES} | {name: found["provenance"][name] for name in ("teacher", "prompt")}
-
-
-def _write(path: Path, parts: Iterable[str]) -> None:
-    with whole_file(path) as work, open(work, "w", encoding="utf-8") as stream:
-        stream.writelines(parts)

@@ -163,7 +163,7 @@ def load_scorer() -> Scorer:
     """The scorer that is shipped; DatasetError when its file is damaged or of other features."""
     record = json.loads(SCORER_FILE.read_text(encoding="utf-8"))
     if tuple(record["features"]) != FEATURES:
-        raise DatasetError(f"{SCORER_FILE.name}: of other features than this version's; fit it again (grounding_fit)")
+        raise DatasetError(f"{SCORER_FILE.name}: of other features than ours; run `python -m rdrec.grounding.fit`")
     arrays = (np.array(record[name]) for name in ("mean", "scale", "weights"))
     return Scorer(*arrays, record["intercept"])
 

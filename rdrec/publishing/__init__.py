@@ -1,2 +1,3 @@
-"""Publishing: what goes into each repo (`contents.py`), its card (`cards.py`), the push itself (`hub.py`), the check of
-what was pushed (`verify.py`). `push_to_hub.py` at the top is the script over them."""
+"""Pushing to the Hub: what is asked for (`settings.py`), what goes into each repo (`contents.py`), its card
+(`cards.py`), the push of one repo (`hub.py`), the check of what arrived (`verify.py`), all of it together (`push.py`).
+"""

@@ -15,12 +15,14 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, SpaceCard, SpaceCardData
 
+from dataset_builder.rationales import RATIONALE_TASKS
 from dataset_builder.tables import INFO_FILE, SCHEMAS, Tables, card_configs
-from rdrec.checkpoints.run_folder import RECORD_FILE
-from rdrec.grounding.report import HALVES, rate
+from rdrec.checkpoints.files import CONVERSION_FILE, RECORD_FILE, RESULTS_FILES, weights_file
+from rdrec.checkpoints.records import ConversionRecord, EvaluationResults, TrainingRecord
+from rdrec.grounding.report import rate
 from rdrec.grounding.score import THRESHOLD
 
-from .contents import CONVERSION_FILE, RESULTS, base_of, is_hub_name, read_json, trained_on
+from .contents import base_of, is_hub_name, trained_on
 from .hub import PublishError, sha256_of
 from .measures import measure
 
@@ -64,45 +66,74 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
     Parameters
     ----------
     repo_id : str
-        Where it will be published.
+        Where it will be pushed.
     folder : Path
         The checkpoint, with `training_record.json` and `eval_results.json` where there are any.
     dataset_id : str, optional
-        The published dataset.
+        The dataset on the Hub.
     results_files : sequence of Path
         Results of other checkpoints to show beside its own, such as those of the other protocol.
 
     Raises
     ------
-    PublishError
-        Results in the folder that were measured on other weights, or a file of results that is none.
+    UserError
+        Results in the folder that were measured on other weights, or a file that is not what its name says.
     """
-    record, conversion = read_json(folder / RECORD_FILE), read_json(folder / CONVERSION_FILE)
-    own = read_json(folder / RESULTS[0])
-    under = base_of(folder)
-    weights = folder / ("model.safetensors" if under is None else "adapter_model.safetensors")
+    record = TrainingRecord.find(folder / RECORD_FILE)
+    conversion = ConversionRecord.find(folder / CONVERSION_FILE)
+    weights, data_info, under = weights_file(folder), trained_on(folder), base_of(folder)
     digest = sha256_of(weights) if weights.is_file() else None
-    if own is not None:
-        _check_results(own, folder / RESULTS[0])
-        if own.get("model_sha256") != digest:
-            raise PublishError(
-                f"{folder / RESULTS[0]}: measured on other weights than {weights.name}: run eval.py --model {folder} "
-                "again"
-            )
-    others = []
+    own = _own_results(folder, digest)
+    measured = [] if own is None else [own]
     for path in results_files:
-        found = read_json(path)
-        if found is None:
+        if not path.is_file():
             raise PublishError(f"--eval_results {path}: no such file")
-        _check_results(found, path)
-        others.append(found)
-    data_info = trained_on(folder)
-    base = ((record or {}).get("recipe") or {}).get("model_name_or_path")
+        measured.append(EvaluationResults.read(path))
+    name = repo_id.split("/")[1]
+    card = ModelCard.from_template(
+        _model_metadata(name, dataset_id, data_info, record, own, adapters=under is not None),
+        template_path=str(TEMPLATES["model"]),
+        repo_id=repo_id,
+        dataset_id=dataset_id,
+        base=under,
+        weights=weights.name,
+        title=escape(name),
+        summary=_model_summary(data_info),
+        results=_results_tables(measured, digest),
+        training=_training_lines(record, conversion, data_info),
+        weights_sha256=digest,
+        can_repeat=record is not None,
+        synthetic=data_info.get("source", {}).get("kind") == "sample",
+    )
+    return card.content
+
+
+def _own_results(folder: Path, digest: str | None) -> EvaluationResults | None:
+    """What eval.py wrote beside the weights; figures of other weights are refused."""
+    path = folder / RESULTS_FILES["test"]
+    own = EvaluationResults.find(path)
+    if own is not None and own.model_sha256 != digest:
+        raise PublishError(
+            f"{path}: measured on other weights than {weights_file(folder).name}: run eval.py --model {folder} again"
+        )
+    return own
+
+
+def _model_metadata(
+    name: str,
+    dataset_id: str | None,
+    data_info: dict[str, Any],
+    record: TrainingRecord | None,
+    own: EvaluationResults | None,
+    adapters: bool,
+) -> ModelCardData:
+    """The YAML above the card, from which the Hub makes its tags, links and figures."""
+    base = None if record is None else record.recipe.get("model_name_or_path")
     protocol = data_info.get("protocol")
-    data = ModelCardData(
+    return ModelCardData(
         language="en",
         license="apache-2.0",
-        library_name="transformers" if under is None else "peft",
+        library_name="peft" if adapters else "transformers",
         tags=[
             "rdrec",
             "recommendation",
@@ -112,37 +143,16 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
         ],
         datasets=None if dataset_id is None else [dataset_id],
         base_model=base if base and is_hub_name(base) else None,
-        model_name=repo_id.split("/")[1],
+        model_name=name,
         eval_results=_eval_results(own, dataset_id) or None,
     )
-    card = ModelCard.from_template(
-        data,
-        template_path=str(TEMPLATES["model"]),
-        repo_id=repo_id,
-        dataset_id=dataset_id,
-        base=under,
-        weights=weights.name,
-        title=escape(repo_id.split("/")[1]),
-        summary=_model_summary(data_info),
-        results=_results_tables([one for one in (own, *others) if one], digest),
-        training=_training_lines(record, conversion, data_info),
-        weights_sha256=digest,
-        can_repeat=record is not None,
-        synthetic=data_info.get("source", {}).get("kind") == "sample",
-    )
-    return card.content
-
-
-def _check_results(results: dict, path: Path) -> None:
-    if not isinstance(results.get("results"), dict) or "protocol" not in results:
-        raise PublishError(f"{path}: not a file that eval.py wrote: give its eval_results.json")
 
 
 def _model_summary(data_info: dict) -> str:
     if not data_info:
         return "What it was trained on is not recorded."
     return (
-        f"Trained on {escape(data_info['domain'])} under the `{_protocol(data_info)}` protocol: "
+        f"Trained on {escape(data_info['domain'])} under the `{_protocol(data_info['protocol'])}` protocol: "
         f"{_counted(data_info['counts'])}."
     )
 
@@ -151,8 +161,8 @@ def _counted(counts: dict) -> str:
     return ", ".join(f"{counts[kind]:,} {kind}" for kind in ("users", "items", "interactions"))
 
 
-def _protocol(info: dict) -> str:
-    return info["protocol"] if info["protocol"] in ("clean", "published") else escape(info["protocol"])
+def _protocol(name: str) -> str:
+    return name if name in ("clean", "published") else escape(name)
 
 
 def _shown(metric: str) -> bool:
@@ -167,81 +177,82 @@ def _figure(task: str, scores: dict, metric: str) -> str:
     return f"{value:.2f}" if task == "explanation" else f"{value:.4f}"
 
 
-def _results_tables(measured: list[dict], digest: str | None) -> str:
+def _results_tables(measured: list[EvaluationResults], digest: str | None) -> str:
     """A table a task: one column for each file of results, then the points of reference of the first that has some."""
     if not measured:
-        return "Not measured: no `eval_results.json` came with this checkpoint."
-    blocks = []
-    for task, name in TASK_NAMES.items():
-        columns = []
-        for results in measured:
-            label = f"`{_protocol(results)}`"
-            label += ", this model" if results.get("model_sha256") == digest else ", another checkpoint"
-            if results.get("max_samples"):
-                label += f", first {int(results['max_samples']):,} queries only"
-            columns.append((label, results["results"].get(task, {})))
-        points = next((found.get("reference_points", {}).get(task) for found in measured), None) or {}
-        columns += [(f"{escape(point)} ({_protocol(measured[0])})", scores) for point, scores in points.items()]
-        metrics = [metric for metric in dict.fromkeys(key for _, scores in columns for key in scores) if _shown(metric)]
-        if not any(scores for _, scores in columns[: len(measured)]):
-            blocks.append(f"**{name}**: {MISSING}.")
-            continue
-        rows = [[escape(metric), *(_figure(task, scores, metric) for _, scores in columns)] for metric in metrics]
-        split = escape(measured[0].get("split", "test"))
-        queries = measured[0].get("queries", {}).get(task)
-        what = f"{split} split" + (f", {int(queries):,} queries" if queries else "")
-        blocks.append(f"**{name}** ({what})\n\n" + table(["", *(label for label, _ in columns)], rows))
-    protocols = {results["protocol"] for results in measured}
+        return f"Not measured: no `{RESULTS_FILES['test']}` came with this checkpoint."
+    blocks = [_results_table(task, measured, digest) for task in TASK_NAMES]
+    protocols = {results.protocol for results in measured}
     for absent in [name for name in ("clean", "published") if name not in protocols]:
         blocks.append(f"The `{absent}` protocol: {MISSING}.")
     return "\n\n".join(blocks)
 
 
-def _eval_results(own: dict | None, dataset_id: str | None) -> list[EvalResult]:
+def _results_table(task: str, measured: list[EvaluationResults], digest: str | None) -> str:
+    if not any(results.results.get(task) for results in measured):
+        return f"**{TASK_NAMES[task]}**: {MISSING}."
+    columns = []
+    for results in measured:
+        label = f"`{_protocol(results.protocol)}`"
+        label += ", this model" if results.model_sha256 == digest else ", another checkpoint"
+        if results.max_samples:
+            label += f", first {results.max_samples:,} queries only"
+        columns.append((label, results.results.get(task, {})))
+    first = measured[0]
+    points = next((found.reference_points.get(task) for found in measured), None) or {}
+    columns += [(f"{escape(point)} ({_protocol(first.protocol)})", scores) for point, scores in points.items()]
+    metrics = [metric for metric in dict.fromkeys(key for _, scores in columns for key in scores) if _shown(metric)]
+    rows = [[escape(metric), *(_figure(task, scores, metric) for _, scores in columns)] for metric in metrics]
+    queries = first.queries.get(task)
+    what = f"{escape(first.split)} split" + (f", {queries:,} queries" if queries else "")
+    return f"**{TASK_NAMES[task]}** ({what})\n\n" + table(["", *(label for label, _ in columns)], rows)
+
+
+def _eval_results(own: EvaluationResults | None, dataset_id: str | None) -> list[EvalResult]:
     """Metadata that the Hub renders; results of a part of the queries are left to the text."""
-    if own is None or own.get("max_samples"):
+    if own is None or own.max_samples:
         return []
-    domain = one_line(own["dataset"]["domain"])
+    domain = one_line(own.dataset["domain"])
     return [
         EvalResult(
             task_type="recommendation" if task != "explanation" else "text-generation",
             task_name=name,
             dataset_type=dataset_id or domain,
-            dataset_name=f"{domain} ({one_line(own['protocol'])})",
+            dataset_name=f"{domain} ({one_line(own.protocol)})",
             dataset_config=TASK_CONFIGS[task],
-            dataset_split=one_line(own["split"]),
+            dataset_split=one_line(own.split),
             metric_type=metric,
             metric_name=metric.upper(),
             metric_value=value,
         )
         for task, name in TASK_NAMES.items()
-        for metric, value in own["results"].get(task, {}).items()
+        for metric, value in own.results.get(task, {}).items()
         if _shown(metric)
     ]
 
 
-def _training_lines(record: dict | None, conversion: dict | None, data_info: dict) -> str:
+def _training_lines(record: TrainingRecord | None, conversion: ConversionRecord | None, data_info: dict) -> str:
     lines = []
     if data_info:
         lines.append(f"- dataset fingerprint `{escape(data_info['fingerprint'])}`, seed {int(data_info['seed'])}")
     if conversion is not None:
         lines.append(
-            f"- converted from {escape(conversion['source'])} of the reference implementation, SHA-256 "
-            f"`{escape(conversion['source_sha256'])}`"
+            f"- converted from {escape(conversion.source)} of the reference implementation, SHA-256 "
+            f"`{escape(conversion.source_sha256)}`"
         )
     if record is None:
         return "\n".join([*lines, f"- its training was not recorded: no `{RECORD_FILE}`"])
-    recipe, versions = record["recipe"], record["versions"]
+    recipe = record.recipe
     start = recipe.get("model_name_or_path")
     start = escape(start) if start else "random weights and a vocabulary trained on the dataset"
     lines += [
-        f"- started from {start}; {record['model']['parameters']:,} parameters",
-        f"- {record['steps']:,} steps of {recipe['train_batch_size']} draws, learning rate {recipe['learning_rate']}, "
+        f"- started from {start}; {record.model['parameters']:,} parameters",
+        f"- {record.steps:,} steps of {recipe['train_batch_size']} draws, learning rate {recipe['learning_rate']}, "
         f"seed {recipe['seed']}",
-        f"- best validation loss {record['best_validation_loss']:.4f}, at step {record['best_step']:,}",
-        f"- {record['minutes']:.1f} minutes on {record['processes']} × {escape(record['device'])}, "
-        f"{record['tokens_per_second']:,.0f} tokens/s, mixed precision {escape(record['mixed_precision'])}",
-        "- " + ", ".join(f"{escape(name)} `{version}`" for name, version in versions.items()),
+        f"- best validation loss {record.best_validation_loss:.4f}, at step {record.best_step:,}",
+        f"- {record.minutes:.1f} minutes on {record.processes} × {escape(record.device)}, "
+        f"{record.tokens_per_second:,.0f} tokens/s, mixed precision {escape(record.mixed_precision)}",
+        "- " + ", ".join(f"{escape(name)} `{version}`" for name, version in record.versions.items()),
     ]
     return "\n".join(lines)
 
@@ -277,7 +288,7 @@ def dataset_card(repo_id: str, tables: Tables, audit: Path | None = None) -> str
         template_path=str(TEMPLATES["dataset"]),
         repo_id=repo_id,
         title=escape(info["domain"]),
-        protocol=_protocol(info),
+        protocol=_protocol(info["protocol"]),
         seed=int(info["seed"]),
         counted=_counted(info["counts"]),
         default_config=config,
@@ -333,13 +344,13 @@ def _grounding_lines(scored: dict, choices: dict, audit: Path | None) -> str:
         lines.append("- an \"own sentence\" is the review's, not the teacher's; how much is ungrounded: " + MISSING)
         return "\n".join(lines)
     if audit is not None:
-        counts = {half: [0, 0] for half in HALVES}
+        counts = {half: [0, 0] for half in RATIONALE_TASKS}
         for half, score, flags in _read_audit(audit):
             if "empty" not in flags:
                 counts[half][0] += score < THRESHOLD
                 counts[half][1] += 1
         lines += [f"- `{half}`: ungrounded {rate(*count)} of {count[1]:,} halves" for half, count in counts.items()]
-        return "Audited with `python -m dataset_builder audit`, 95% intervals:\n\n" + "\n".join(lines)
+        return "Audited with `python -m rdrec.grounding`, 95% intervals:\n\n" + "\n".join(lines)
     for half, (count, share) in scored.items():
         lines.append(f"- `{half}`: {share:.1%} of {count:,} scored rows below the threshold {THRESHOLD}")
     return "\n".join(lines) or f"How well the rationales are grounded in their reviews: {MISSING}."
@@ -348,12 +359,12 @@ def _grounding_lines(scored: dict, choices: dict, audit: Path | None) -> str:
 def _read_audit(path: Path) -> Iterator[tuple[str, float, tuple[str, ...]]]:
     """Half, score and flags of every half in an `audit.jsonl`."""
     if not path.is_file():
-        raise PublishError(f"--audit {path}: no such file: give the audit.jsonl of `python -m dataset_builder audit`")
+        raise PublishError(f"--audit {path}: no such file: give the audit.jsonl of `python -m rdrec.grounding`")
     with open(path, encoding="utf-8") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 row = json.loads(line)
-                for half in HALVES:
+                for half in RATIONALE_TASKS:
                     yield half, float(row[half]["score"]), tuple(row[half]["flags"])
             except (ValueError, KeyError, TypeError) as error:
                 raise PublishError(f"--audit {path} line {number}: not a line of an audit.jsonl ({error})") from error

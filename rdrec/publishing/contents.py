@@ -1,4 +1,4 @@
-"""What goes into each repo: path in the repo to a local file, or to bytes where a file is made for publishing.
+"""What goes into each repo: path in the repo to a local file, or to bytes where a file is made for the push.
 
     files = model_files(Path("runs/beauty"), dataset_id="rdrec/beauty-rationales")
 
@@ -9,6 +9,7 @@ Absolute paths of this machine are cut down to their last part.
 import fnmatch
 import html
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,19 @@ from huggingface_hub.utils import validate_repo_id
 
 from dataset_builder.tables import INFO_FILE, SPLITS, Tables, load_tables
 from modeling_rdrec import configuration_rdrec, pipeline_rdrec
-from rdrec.checkpoints.run_folder import RECIPE_FILE, RECORD_FILE
+from rdrec.checkpoints.files import (
+    ADAPTER_CONFIG_FILE,
+    CONFIG_FILE,
+    CONVERSION_FILE,
+    GENERATION_CONFIG_FILE,
+    RECIPE_FILE,
+    RECORD_FILE,
+    RESULTS_FILES,
+    TOKENIZER_PATTERNS,
+    WEIGHTS_FILE,
+    WEIGHTS_PATTERNS,
+)
+from rdrec.checkpoints.records import ConversionRecord, EvaluationResults, TrainingRecord, read_json
 
 from .hub import Files, PublishError
 
@@ -27,37 +40,19 @@ from .hub import Files, PublishError
 METRICS_DIR = Path(__file__).resolve().parents[2] / "metrics"
 SPACE_DIR = Path(__file__).resolve().parents[2] / "space"
 CODE_DIR = Path(configuration_rdrec.__file__).parent
-WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model", "catalog*")
-ADAPTER_FILE = "adapter_config.json"
-CONVERSION_FILE = "conversion_record.json"
-RESULTS = ("eval_results.json", "eval_results_validation.json")
+# What may tell which dataset a checkpoint was trained on, the surest first.
+RECORDS = {
+    RECORD_FILE: TrainingRecord,
+    **dict.fromkeys(RESULTS_FILES.values(), EvaluationResults),
+    CONVERSION_FILE: ConversionRecord,
+}
 PATH_KEYS = ("dataset", "output_dir", "model_name_or_path")
 SPACE_FILES = ("app.py", "answers.py", "requirements.txt")
 # What the Space needs of the repos that it reads.
 SPACE_READS = {
-    "model": {"config.json", "pipeline_rdrec.py", "catalog.json"},
+    "model": {CONFIG_FILE, "pipeline_rdrec.py", "catalog.json"},
     "dataset": {"catalog/train.parquet", "interactions/train.parquet"},
 }
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Content of a JSON file; None where there is none.
-
-    Raises
-    ------
-    PublishError
-        For a file that is no JSON object.
-    """
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PublishError(f"{path}: not readable as JSON ({error}): make it again, or delete it") from error
-    if not isinstance(content, dict):
-        raise PublishError(f"{path}: not a JSON object: make it again, or delete it")
-    return content
 
 
 class Base(NamedTuple):
@@ -75,13 +70,13 @@ def base_of(folder: Path) -> Base | None:
     PublishError
         Adapters over a folder of this machine, which nobody else could load.
     """
-    adapter = read_json(folder / ADAPTER_FILE)
-    if adapter is None:
+    if not (folder / ADAPTER_CONFIG_FILE).is_file():
         return None
+    adapter = read_json(folder / ADAPTER_CONFIG_FILE)
     name = adapter.get("base_model_name_or_path")
     if not isinstance(name, str) or not is_hub_name(name):
         raise PublishError(
-            f"--model {folder}: adapters over a folder of this machine ({name}): publish that checkpoint first, and "
+            f"--model {folder}: adapters over a folder of this machine ({name}): push that checkpoint first, and "
             "train with its repo id as model_name_or_path"
         )
     return Base(name, adapter.get("revision"))
@@ -95,7 +90,7 @@ def model_files(folder: Path, dataset_id: str | None = None) -> Files:
     folder : Path
         A run's folder, or any checkpoint saved by `save_pretrained`.
     dataset_id : str, optional
-        The published dataset that the checkpoint was trained on: it takes the local path's place in the recipe.
+        The dataset on the Hub that the checkpoint was trained on: it takes the local path's place in the recipe.
 
     Raises
     ------
@@ -104,38 +99,38 @@ def model_files(folder: Path, dataset_id: str | None = None) -> Files:
     """
     if not folder.is_dir():
         raise PublishError(f"--model {folder}: no such folder")
-    config, base = read_json(folder / "config.json"), base_of(folder)
-    if config is None and base is None:
-        raise PublishError(f"--model {folder}: no config.json, so no finished checkpoint: train to the end, or convert")
+    base, has_config = base_of(folder), (folder / CONFIG_FILE).is_file()
+    if not has_config and base is None:
+        raise PublishError(
+            f"--model {folder}: no {CONFIG_FILE}, so no finished checkpoint: train to the end, or convert"
+        )
     files: Files = {
         path.name: path
         for path in sorted(folder.iterdir())
-        if path.is_file() and any(fnmatch.fnmatch(path.name, pattern) for pattern in (*WEIGHTS, *TOKENIZER))
+        if path.is_file()
+        and any(fnmatch.fnmatch(path.name, pattern) for pattern in (*WEIGHTS_PATTERNS, *TOKENIZER_PATTERNS))
     }
     if not any(name.endswith(".safetensors") for name in files):
-        raise PublishError(f"--model {folder}: no model.safetensors; pickled weights are not published: save it again")
-    for name in ("generation_config.json", *RESULTS, CONVERSION_FILE):
+        raise PublishError(f"--model {folder}: no {WEIGHTS_FILE}; pickled weights are not pushed: save it again")
+    for name in (GENERATION_CONFIG_FILE, *RESULTS_FILES.values(), CONVERSION_FILE):
         if (folder / name).is_file():
             files[name] = folder / name
     # The code that eval.py measured with, not what lay beside the weights when they were saved.
     files |= {path.name: path for path in sorted(CODE_DIR.glob("*.py")) if path.name != "__init__.py"}
     if base is not None:
-        files[ADAPTER_FILE] = folder / ADAPTER_FILE
+        files[ADAPTER_CONFIG_FILE] = folder / ADAPTER_CONFIG_FILE
     else:
-        config |= {
-            "auto_map": configuration_rdrec.AUTO_MAP,
-            "custom_pipelines": pipeline_rdrec.CUSTOM_PIPELINES,
-        }
-        files["config.json"] = _json_bytes(config)
-    record = read_json(folder / RECORD_FILE)
+        code = {"auto_map": configuration_rdrec.AUTO_MAP, "custom_pipelines": pipeline_rdrec.CUSTOM_PIPELINES}
+        files[CONFIG_FILE] = _json_bytes(read_json(folder / CONFIG_FILE) | code)
+    record = TrainingRecord.find(folder / RECORD_FILE)
     if record is not None:
-        recipe = published_recipe(record["recipe"], dataset_id)
-        files[RECORD_FILE] = _json_bytes({**record, "recipe": recipe})
+        recipe = recipe_for_others(record.recipe, dataset_id)
+        files[RECORD_FILE] = _json_bytes(replace(record, recipe=recipe).as_dict())
         files[RECIPE_FILE] = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode()
-    if record is None and not any(name in files for name in (*RESULTS, CONVERSION_FILE)):
+    if not any(name in files for name in RECORDS):
         raise PublishError(
-            f"--model {folder}: neither {RECORD_FILE} nor {RESULTS[0]}, so its card would be empty: measure it with "
-            f"eval.py --model {folder} first"
+            f"--model {folder}: neither {RECORD_FILE} nor {RESULTS_FILES['test']}, so its card would be empty: "
+            f"measure it with eval.py --model {folder} first"
         )
     return files
 
@@ -149,8 +144,8 @@ def is_hub_name(name: str) -> bool:
     return name.count("/") == 1 and not Path(name).exists()
 
 
-def published_recipe(recipe: dict[str, Any], dataset_id: str | None) -> dict[str, Any]:
-    """A run's settings as others can use them: the published dataset in place of a folder, no path of this machine."""
+def recipe_for_others(recipe: dict[str, Any], dataset_id: str | None) -> dict[str, Any]:
+    """A run's settings as others can use them: the dataset on the Hub in place of a folder, no path of this machine."""
     made = dict(recipe)
     for key in PATH_KEYS:
         if isinstance(made.get(key), str) and Path(made[key]).is_absolute():
@@ -185,7 +180,7 @@ def dataset_files(folder: Path) -> tuple[Tables, Files]:
 
 
 def metric_names() -> list[str]:
-    """The metric modules that can be published."""
+    """The metric modules that can be pushed."""
     return sorted(path.name for path in METRICS_DIR.iterdir() if (path / f"{path.name}.py").is_file())
 
 
@@ -217,8 +212,8 @@ def space_files(model: tuple[str, str], dataset: tuple[str, str]) -> Files:
 
 def trained_on(folder: Path) -> dict[str, Any]:
     """What the files of a checkpoint say of its dataset: domain, protocol, seed, counts, fingerprint; or nothing."""
-    for name in (RECORD_FILE, *RESULTS, CONVERSION_FILE):
-        found = (read_json(folder / name) or {}).get("dataset")
-        if found is not None:
-            return found
+    for name, kind in RECORDS.items():
+        record = kind.find(folder / name)
+        if record is not None and record.dataset is not None:
+            return record.dataset
     return {}

@@ -31,6 +31,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, Repository
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import get_token, validate_repo_id
 
+from rdrec.errors import UserError
+
 
 try:
     from httpx2 import TransportError
@@ -48,7 +50,7 @@ TRANSIENT = {408, 412, 425, 429, 500, 502, 503, 504}  # 412: the branch moved on
 Files = dict[str, Path | bytes]
 
 
-class PublishError(ValueError):
+class PublishError(UserError):
     """A push that cannot be made; the message is one line for the user."""
 
 
@@ -126,7 +128,7 @@ class Hub:
 
     def __init__(self, endpoint: str | None = None):
         if constants.is_offline_mode():
-            raise PublishError("HF_HUB_OFFLINE is set, so nothing can be published: unset it")
+            raise PublishError("HF_HUB_OFFLINE is set, so nothing can be pushed: unset it")
         self._token = get_token()
         if self._token is None:
             raise PublishError("no Hugging Face token: run `hf auth login`, or set HF_TOKEN to one with write rights")
@@ -183,7 +185,7 @@ class Hub:
         except (RepositoryNotFoundError, RevisionNotFoundError) as error:
             raise PublishError(
                 f"{target}: no such repo on the Hub (revision {target.revision}), or none that your token may read: "
-                "publish it first, or check its name"
+                "push it first, or check its name"
             ) from error
         return {file.rfilename for file in info.siblings}
 
@@ -232,8 +234,8 @@ class Hub:
                 state.tagged = next((ref.target_commit for ref in refs.tags if ref.name == target.tag), None)
         state.add = [path for path, content in state.files.items() if not _same(content, remote.get(path))]
         # Only what an earlier push brought is taken away again; what else lies there belongs to its owner.
-        published = self._published(common, head) if MANIFEST in remote else ()
-        state.delete = sorted((set(published) & set(remote)) - set(state.files))
+        pushed = self._pushed_before(common, head) if MANIFEST in remote else ()
+        state.delete = sorted((set(pushed) & set(remote)) - set(state.files))
         if state.tagged is not None and (state.changed or state.tagged != state.head):
             raise PublishError(
                 f"{target}: tag {target.tag} stands for commit {state.tagged[:8]}, which holds other files: give a "
@@ -244,7 +246,7 @@ class Hub:
         rows = self.api.list_repo_tree(**common, revision=commit, recursive=True)
         return {row.path: row for row in rows if isinstance(row, RepoFile)}
 
-    def _published(self, common: dict, commit: str) -> Iterable[str]:
+    def _pushed_before(self, common: dict, commit: str) -> Iterable[str]:
         path = self._asked(
             common["repo_id"], lambda: self.api.hf_hub_download(**common, filename=MANIFEST, revision=commit)
         )

@@ -1,6 +1,6 @@
 """What a dataset's card says of its tables, measured on the tables themselves: leaks, teachers, grounding.
 
-measure(tables)["last id plus one"]["hr@5"]
+measure(tables)["id_order"]["hr@5"]      # what "the last id plus one, plus two, …" reaches
 """
 
 from collections import Counter
@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dataset_builder.rationales import RATIONALE_TASKS
 from dataset_builder.tables import Tables
-from rdrec.grounding.report import HALVES
 from rdrec.grounding.score import THRESHOLD
 
 
@@ -27,7 +27,7 @@ def measure(tables: Tables) -> dict[str, Any]:
         `id_order`: HR@5 and NDCG@5 on the test items of "the last id plus one, plus two, …", and HR@5 by chance;
         `held_out_texts`: training texts that belong to a validation or test interaction; `teachers`: (teacher, prompt)
         to rows; `grounding`: for each half its scored rows and the share of them below the threshold of
-        `dataset_builder audit`; `choices`: for each half, what the audit's policy chose, to rows.
+        `python -m rdrec.grounding`; `choices`: for each half, what the audit's policy chose, to rows.
     """
     return {
         "id_order": id_order_leak(tables),
@@ -79,7 +79,7 @@ def grounding(tables: Tables) -> dict[str, tuple[int, float]]:
     """For each half that has grounding scores: scored rows, and the share of them below the threshold."""
     rows = [row for row in _provenance(tables)["provenance"].to_pylist() if row is not None]
     found = {}
-    for half in HALVES:
+    for half in RATIONALE_TASKS:
         scores = [row[f"{half}_grounding"] for row in rows if row[f"{half}_grounding"] is not None]
         if scores:
             found[half] = (len(scores), float(np.mean(np.array(scores) < THRESHOLD)))
@@ -89,5 +89,5 @@ def grounding(tables: Tables) -> dict[str, tuple[int, float]]:
 def choices(tables: Tables) -> dict[str, Counter[str]]:
     """For each half that a policy settled: what it chose (kept, asked_again, own_sentence, left_empty), to rows."""
     rows = [row for row in _provenance(tables)["provenance"].to_pylist() if row is not None]
-    found = {half: Counter(row[f"{half}_choice"] for row in rows if row[f"{half}_choice"]) for half in HALVES}
+    found = {half: Counter(row[f"{half}_choice"] for row in rows if row[f"{half}_choice"]) for half in RATIONALE_TASKS}
     return {half: counts for half, counts in found.items() if counts}

@@ -1,4 +1,4 @@
-"""What a stranger sees of a published repo. Run by `verify.py` in a process of its own, with an empty cache and nothing
+"""What a stranger sees of a pushed repo. Run by `verify.py` in a process of its own, with an empty cache and nothing
 of this repository importable: `python -I probe.py '{"repo_id": …}'`. The last line it prints is a JSON object.
 """
 
@@ -38,9 +38,17 @@ def answers(model, tokenizer) -> dict:
     with torch.inference_mode():
         logits = model(**batch, task_ids=torch.tensor([1]), labels=torch.tensor([[1]])).logits
         return {
-            "recommend": [[row.items, row.scores] for row in model.recommend(tokenizer, users, histories, k=5)],
-            "rank": [[row.items, row.scores] for row in model.rank(tokenizer, users, [items] * len(users), k=5)],
-            "explain": model.explain(tokenizer, user=users, item=items[: len(users)]),
+            "recommend": [
+                [row.items, row.scores]
+                for row in model.recommend(tokenizer, history=histories, user=users, k=5, internal_ids=True)
+            ],
+            "rank": [
+                [row.items, row.scores]
+                for row in model.rank(
+                    tokenizer, [items] * len(users), history=histories, user=users, k=5, internal_ids=True
+                )
+            ],
+            "explain": model.explain(tokenizer, user=users, item=items[: len(users)], internal_ids=True),
             "logits": hashlib.sha256(logits.numpy().tobytes()).hexdigest(),
         }
 

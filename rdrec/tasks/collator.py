@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from modeling_rdrec.configuration_rdrec import TASKS
+from modeling_rdrec.history import spell
 
-from .mixture import Row
+from .mixture import HistoryRow, Row
 
 
 # What another batch costs beside its tokens, in tokens: on two CPU cores one more pass forward and back took as long as
@@ -31,16 +32,17 @@ class Collator:
         False (default): batches of one family and of similar length, so that no prompt is padded to a much longer one.
         True: the mixed batch of the paper's code, every row padded to the longest and padding counted as target tokens,
         which a model with `reference_padding` needs in order to equal it.
+    config : RDRecConfig, optional
+        The model's, where rows are histories that the decoder reads.
     """
 
-    def __init__(self, tokenizer, max_target_length: int = 20, reference_padding: bool = False):
-        self.tokenizer, self.max_target_length, self.reference_padding = (
-            tokenizer,
-            max_target_length,
-            reference_padding,
-        )
+    def __init__(self, tokenizer, max_target_length: int = 20, reference_padding: bool = False, config=None):
+        self.tokenizer, self.max_target_length, self.config = tokenizer, max_target_length, config
+        self.reference_padding = reference_padding
 
-    def __call__(self, rows: Sequence[Row], part: slice = slice(None)) -> dict:
+    def __call__(
+        self, rows: Sequence[Row | HistoryRow], part: slice = slice(None), negatives: np.ndarray | None = None
+    ) -> dict:
         """Tensors of a step.
 
         Parameters
@@ -49,6 +51,8 @@ class Collator:
             All rows of the step.
         part : slice
             The rows of each family that this process and this accumulation turn compute.
+        negatives : np.ndarray, optional
+            Items that histories' targets are told from: int64 `[negatives]`; None: all.
 
         Returns
         -------
@@ -57,11 +61,28 @@ class Collator:
             long; or one named "mixed". A batch is `{input_ids, attention_mask, whole_word_ids, task_ids, labels,
             target_places}`, int64 `[rows, length]` (`task_ids` `[rows]`); labels are -100 where there is no target,
             `target_places` `[targets]` says where in them, flattened, there is one ("mixed" has none: all count).
+            A history's batch has `negatives` and `num_classes` too (see `RDRecForConditionalGeneration.forward`), its
+            labels are the tokens of its items, and prompts that are all alike stand in it once.
             `num_items`: target tokens of the whole step, the divisor that makes the losses of all its parts add up to
             the step's mean.
         """
-        labels = self.tokenizer([row.target for row in rows], truncation=True, max_length=self.max_target_length)
-        labels = labels["input_ids"]
+        marks: dict[int, list[int]] = {}
+        histories = [place for place, row in enumerate(rows) if isinstance(row, HistoryRow)]
+        texts = [place for place, row in enumerate(rows) if isinstance(row, Row)]
+        labels: list[list[int]] = [[]] * len(rows)
+        if texts:
+            targets = [rows[place].target for place in texts]
+            encoded = self.tokenizer(targets, truncation=True, max_length=self.max_target_length)["input_ids"]
+            for place, target in zip(texts, encoded):
+                labels[place] = target
+        if histories:
+            trie = self.tokenizer.catalog_trie()
+            tokens, words, lengths = spell(trie, [rows[place].items for place in histories], self.config)
+            ends = np.cumsum(lengths)[:-1]
+            for place, row_tokens, row_marks in zip(histories, np.split(tokens, ends), np.split(words, ends)):
+                labels[place] = row_tokens.tolist()
+                # The decoder's inputs are the targets moved up by one.
+                marks[place] = [0, *row_marks[:-1].tolist()]
         if self.reference_padding:
             # The other processes' rows matter to ours, by their length.
             longest = max(map(len, labels))
@@ -81,6 +102,11 @@ class Collator:
             places = all_places[part]
             if not places:
                 continue
+            if isinstance(rows[places[0]], HistoryRow):
+                for bucket in length_buckets([len(labels[i]) for i in places]):
+                    chosen = [places[i] for i in bucket]
+                    groups.append((family, self._history_batch(rows, chosen, labels, marks, negatives)))
+                continue
             prompts = self._encode([rows[i] for i in places])
             for bucket in length_buckets([len(ids) for ids in prompts["input_ids"]]):
                 chosen = [places[i] for i in bucket]
@@ -92,6 +118,23 @@ class Collator:
                 batch["target_places"] = (batch["labels"].flatten() != -100).nonzero()[:, 0]
                 groups.append((family, dict(batch)))
         return {"groups": groups, "num_items": sum(map(len, labels))}
+
+    def _history_batch(self, rows, chosen, labels, marks, negatives) -> dict:
+        prompts = [rows[i].prompt for i in chosen]
+        prompts = prompts[:1] if len(set(prompts)) == 1 else prompts
+        batch = dict(self.tokenizer(prompts, padding=True, return_tensors="pt"))
+        batch["task_ids"] = torch.full((len(prompts),), TASKS.index("sequential"))
+        batch["labels"] = _padded([labels[i] for i in chosen])
+        batch["target_places"] = (batch["labels"].flatten() != -100).nonzero()[:, 0]
+        trie = self.tokenizer.catalog_trie()
+        if not self.config.ids_are_pieces:
+            batch["decoder_whole_word_ids"] = _padded([marks[i] for i in chosen], 0)
+        classes = trie.vocabulary(None if self.config.ids_are_pieces else self.config.eos_token_id)[0]
+        batch["num_classes"] = len(classes)
+        # Ids of several pieces are written with few tokens: then all of them are told apart.
+        sampled = negatives is not None and self.config.ids_are_pieces
+        batch["negatives"] = torch.from_numpy(trie.spell(negatives)[0]) if sampled else classes
+        return batch
 
     def _encode(self, rows: Sequence[Row]) -> dict[str, list[list[int]]]:
         return dict(self.tokenizer([row.prompt for row in rows]))
@@ -126,6 +169,6 @@ def length_buckets(lengths: Sequence[int]) -> list[list[int]]:
     return buckets[::-1]
 
 
-def _padded(labels: Sequence[Sequence[int]]) -> torch.Tensor:
-    width = max(map(len, labels))
-    return torch.tensor([[*row, *[-100] * (width - len(row))] for row in labels])
+def _padded(rows: Sequence[Sequence[int]], filler: int = -100) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])

@@ -4,12 +4,13 @@ data = TaskData(load_tables("data/beauty"))
 data.sequences[11][:-2]        # what user 12 bought, oldest first, without the two held-out items
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dataset_builder.tables import Tables
+from modeling_rdrec.configuration_rdrec import FITTED_ON
 
 
 @dataclass
@@ -42,6 +43,8 @@ class TaskData:
     candidates : dict of str to (positive int64 [users], negatives int64 [users, n])
         Splits validation and test.
     num_items : int
+    catalog_texts : list of str or None
+        The catalog's text of each item.
     protocol : str
     """
 
@@ -55,6 +58,9 @@ class TaskData:
         raw_ids = np.asarray(tables.catalog.column("raw_id").to_pylist(), dtype=object)
         self.raw_ids = {kind: raw_ids[kinds == kind].tolist() for kind in ("user", "item")}
         self.num_items = len(self.raw_ids["item"])
+        self.catalog_texts = [
+            text for kind, text in zip(kinds.tolist(), tables.catalog.column("text").to_pylist()) if kind == "item"
+        ]
         self.texts = {
             split: Texts(**{name: table.column(name).to_pylist() for name in Texts.__dataclass_fields__})
             for split, table in tables.rationales.items()
@@ -68,9 +74,35 @@ class TaskData:
             )
         self.num_negatives = self.candidates["test"][1].shape[1]
 
-    def item_words(self, items: Iterable[int]) -> str:
-        return " ".join(f"item_{item}" for item in items)
+    def histories(self, fit_on: str = "train") -> list[np.ndarray]:
+        """What a model fitted on "train", "train+validation" or "all" may see of each user's items: int64 arrays."""
+        cut = FITTED_ON[fit_on]
+        return [items[: len(items) - cut] for items in self.sequences]
 
-    def prompt(self, task: str, wording: str, user: int = 0, items: Sequence[int] = ()) -> str:
-        """Fill a wording; `items` holds the one item of an explanation, the history or the candidates."""
-        return wording.format(user=f"user_{user}", item=self.item_words(items), items=self.item_words(items))
+    def texts_for(self, fit_on: str = "train") -> Texts:
+        """Explanations and rationales that a model fitted on these splits may see."""
+        splits = {"train": ["train"], "train+validation": ["train", "validation"], "all": list(self.texts)}[fit_on]
+        parts = [self.texts[split] for split in splits]
+        return Texts(
+            **{name: [one for part in parts for one in getattr(part, name)] for name in Texts.__dataclass_fields__}
+        )
+
+    def item_texts(self, sources: Sequence[str], fit_on: str = "train") -> list[str]:
+        """A text for each item, from what may be known of it: "" where there is nothing.
+
+        Parameters
+        ----------
+        sources : sequence of str
+            "catalog" (the text of the catalog), "explanation", "user_preference", "item_attributes" (of reviews), or
+            "none".
+        fit_on : str
+            Reviews of held-out interactions are left out.
+        """
+        parts: list[list[str]] = [[text] if "catalog" in sources and text else [] for text in self.catalog_texts]
+        texts = self.texts_for(fit_on)
+        for source in sources:
+            if source not in ("catalog", "none"):
+                for item, text in zip(texts.item, getattr(texts, source)):
+                    if text:
+                        parts[item - 1].append(text)
+        return [" ".join(part) for part in parts]

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from modeling_rdrec.configuration_rdrec import TASKS
+from dataset_builder.rationales import RATIONALE_TASKS
+from modeling_rdrec.prompts import BARE, fill
 from rdrec.errors import DatasetError
 
 from .data import TaskData
@@ -21,10 +22,11 @@ from .wordings import WORDINGS
 
 # The families of the mixing ratio, in its order; a rationale draw gives one row for each half of the rationale.
 FAMILIES = ("explanation", "sequential", "rationale", "topn")
-HALVES = ("user_preference", "item_attributes")
 
 # Streams of random numbers; the builder's own are below 100, evaluation's from 200.
-ORDER_STREAM, DRAW_STREAM, VALIDATION_STREAM = 101, 102, 103
+ORDER_STREAM, DRAW_STREAM, VALIDATION_STREAM, NEGATIVE_STREAM = 101, 102, 103, 104
+# Users of similar length are found among those of so many steps.
+SORTED_STEPS = 20
 
 
 class Row(NamedTuple):
@@ -36,7 +38,19 @@ class Row(NamedTuple):
 
     @property
     def family(self) -> str:
-        return "rationale" if self.task in HALVES else self.task
+        return "rationale" if self.task in RATIONALE_TASKS else self.task
+
+
+class HistoryRow(NamedTuple):
+    """One user as a training row of a decoder that reads histories: every item is a target, given those before it."""
+
+    prompt: str
+    items: np.ndarray  # int64 [length], oldest first
+    task: str = "sequential"
+
+    @property
+    def family(self) -> str:
+        return self.task
 
 
 class TaskMixture:
@@ -52,6 +66,16 @@ class TaskMixture:
     seed : int
     max_history : int
         Most items before the target in a sequential row (paper: 20).
+    history : str
+        "encoder": a sequential row is a segment of a user's items in the prompt, a top-N row a list of candidates
+        (paper). "decoder": a sequential row is a whole user, whose every item is a target; users of similar length
+        stand in one step; top-N is answered from the same state and has no rows.
+    user_dropout : float
+        With "decoder": the share of rows whose prompt does not name the user.
+    fit_on : str
+        "train", "train+validation" or "all": what the rows are drawn from.
+    num_negatives : int, optional
+        With "decoder": items that a step's targets are told from; None: all.
     """
 
     def __init__(
@@ -61,44 +85,78 @@ class TaskMixture:
         ratio: Sequence[float] = (1, 1, 1, 1),
         seed: int = 0,
         max_history: int = 20,
+        history: str = "encoder",
+        user_dropout: float = 1.0,
+        fit_on: str = "train",
+        num_negatives: int | None = None,
     ):
-        self.data, self.seed, self.max_history = data, seed, max_history
-        texts = data.texts["train"]
-        lengths = np.array([len(sequence) - 2 for sequence in data.sequences])
+        self.data, self.seed, self.max_history, self.history = data, seed, max_history, history
+        self.user_dropout, self.num_negatives = user_dropout, num_negatives
+        self.texts, self.histories = data.texts_for(fit_on), data.histories(fit_on)
+        texts, lengths = self.texts, np.array([len(items) for items in self.histories])
         # What one pass of each family goes through: rows of texts, or users.
         self.pools = {
             "explanation": np.arange(len(texts)),
             "sequential": np.flatnonzero(lengths >= 2),
             "rationale": texts.rationale_rows,
-            "topn": np.flatnonzero(lengths >= 1),
+            "topn": np.flatnonzero(lengths >= (1 if history == "encoder" else np.inf)),
         }
         self.draws = share_out(batch_size, ratio, [len(self.pools[family]) for family in FAMILIES])
-        # An epoch is one pass over the explanation rows (paper); without texts, over the users.
-        leader = next(f for f in ("explanation", "sequential", "topn", "rationale") if self.draws[f])
-        self.steps_per_epoch = -(-len(self.pools[leader]) // self.draws[leader])
+        # An epoch is one pass over the explanation rows (paper); over the users without texts, or with the history in
+        # the decoder.
+        leaders = ("explanation", "sequential", "topn", "rationale")
+        leader = next(f for f in (leaders if history == "encoder" else ("sequential", *leaders)) if self.draws[f])
+        self.steps_per_epoch = -(-self._turn_length(leader) // self.draws[leader])
         self._orders: dict[tuple[str, int], np.ndarray] = {}
         # `published` keeps the paper's negatives, which avoid the user's test item too and so give it away a little;
         # `clean` knows the training part only.
         self._seen = [
-            np.unique(sequence if data.protocol == "published" else sequence[:-2]) for sequence in data.sequences
+            np.unique(sequence if data.protocol == "published" else seen)
+            for sequence, seen in zip(data.sequences, self.histories)
         ]
+
+    def _turn_length(self, family: str) -> int:
+        """Draws of one pass: the pool, or as many whole steps of users as it holds (who is left out changes)."""
+        pool, draws = len(self.pools[family]), self.draws[family]
+        if family == "sequential" and self.history == "decoder" and pool > draws:
+            return pool // draws * draws
+        return pool
+
+    def negatives(self, step: int) -> np.ndarray | None:
+        """Items that the targets of step `step` are told from, the same for all rows: int64 `[num_negatives]`; None:
+        all items."""
+        if self.num_negatives is None or self.num_negatives >= self.data.num_items:
+            return None
+        rng = np.random.default_rng([self.seed, NEGATIVE_STREAM, step])
+        return rng.integers(1, self.data.num_items + 1, self.num_negatives)
 
     def _pool_entry(self, family: str, count: int) -> int:
         """Entry of the family's pool at its `count`-th draw: pass after pass, each in an order of its own."""
         pool = self.pools[family]
-        turn, place = divmod(count, len(pool))
+        turn, place = divmod(count, self._turn_length(family))
         key = (family, turn)
         if key not in self._orders:
             # Draws of a step lie side by side, so the order before this one is the oldest that can still be asked for.
             self._orders = {k: v for k, v in self._orders.items() if k[0] != family or k[1] == turn - 1}
             rng = np.random.default_rng([self.seed, ORDER_STREAM, FAMILIES.index(family), turn])
             self._orders[key] = rng.permutation(pool)
+            if family == "sequential" and self.history == "decoder":
+                self._orders[key] = self._by_length(self._orders[key], rng)
         return int(self._orders[key][place])
 
-    def rows(self, step: int) -> list[Row]:
+    def _by_length(self, order: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The same users with those of similar length side by side, step by step, the steps shuffled."""
+        size, steps = self.draws["sequential"], []
+        for start in range(0, self._turn_length("sequential"), size * SORTED_STEPS):
+            part = order[start : start + size * SORTED_STEPS]
+            part = part[np.argsort([len(self.histories[user]) for user in part], kind="stable")]
+            steps += [part[first : first + size] for first in range(0, len(part) // size * size or len(part), size)]
+        return np.concatenate([steps[place] for place in rng.permutation(len(steps))])
+
+    def rows(self, step: int) -> list[Row | HistoryRow]:
         """Rows of optimizer step `step` (from 0), grouped by family in the order of `FAMILIES`."""
         rng = np.random.default_rng([self.seed, DRAW_STREAM, step])
-        rows: list[Row] = []
+        rows: list[Row | HistoryRow] = []
         for family in FAMILIES:
             make = getattr(self, f"_{family}")
             for count in range(step * self.draws[family], (step + 1) * self.draws[family]):
@@ -107,32 +165,34 @@ class TaskMixture:
 
     def _worded(self, task: str, rng: np.random.Generator, target: object, **fields) -> Row:
         wording = WORDINGS[task][rng.integers(len(WORDINGS[task]))]
-        return Row(task, self.data.prompt(task, wording, **fields), str(target))
+        return Row(task, fill(wording, **fields), str(target))
 
     def _explanation(self, index: int, rng: np.random.Generator) -> list[Row]:
-        texts = self.data.texts["train"]
+        texts = self.texts
         user, item = texts.user[index], texts.item[index]
         return [self._worded("explanation", rng, texts.explanation[index], user=user, items=[item])]
 
     def _rationale(self, index: int, rng: np.random.Generator) -> list[Row]:
-        texts = self.data.texts["train"]
-        rows = []
-        for task in HALVES:
+        texts, rows = self.texts, []
+        for task in RATIONALE_TASKS:
             sentence = getattr(texts, task)[index]
             if sentence:
                 rows.append(self._worded(task, rng, sentence, user=texts.user[index], items=[texts.item[index]]))
         return rows
 
-    def _sequential(self, index: int, rng: np.random.Generator) -> list[Row]:
-        """A random contiguous segment of the training part, its last item the target."""
-        train = self.data.sequences[index][:-2]
+    def _sequential(self, index: int, rng: np.random.Generator) -> list[Row | HistoryRow]:
+        """The user's last items; or a random contiguous segment of them, its last item the target (paper)."""
+        train = self.histories[index]
+        if self.history == "decoder":
+            named = index + 1 if rng.random() >= self.user_dropout else None
+            return [HistoryRow(fill(BARE["sequential"], named), train[-self.max_history - 1 :])]
         start, end = np.sort(rng.choice(len(train), size=2, replace=False))
         history = train[max(start, end - self.max_history) : end]
         return [self._worded("sequential", rng, train[end], user=index + 1, items=history)]
 
     def _topn(self, index: int, rng: np.random.Generator) -> list[Row]:
         """One item of the training part among fresh negatives, shuffled."""
-        train = self.data.sequences[index][:-2]
+        train = self.histories[index]
         positive = train[rng.integers(len(train))]
         negatives = sample_negatives(rng, self.data.num_items, self._seen[index], self.data.num_negatives)
         candidates = rng.permutation(np.append(negatives, positive))
@@ -177,11 +237,17 @@ def sample_negatives(rng: np.random.Generator, num_items: int, seen: np.ndarray,
     return ranks + np.searchsorted(seen - np.arange(len(seen)), ranks, side="right")
 
 
-def validation_rows(data: TaskData, seed: int, max_history: int = 20, max_samples: int | None = None) -> list[Row]:
-    """Rows of the validation loss: bare prompts, each family's held-out part, at most `max_samples` draws a family."""
+def validation_rows(
+    data: TaskData, seed: int, max_history: int = 20, max_samples: int | None = None, history: str = "encoder"
+) -> list[Row]:
+    """Rows of the validation loss: bare prompts, each family's held-out part, at most `max_samples` draws a family.
+
+    With the history in the decoder the recommendation tasks are validated by ranking, and have no rows here.
+    """
     rng = np.random.default_rng([seed, VALIDATION_STREAM])
-    texts, bare = data.texts["validation"], {task: WORDINGS[task][0] for task in TASKS}
+    texts = data.texts["validation"]
     positives, negatives = data.candidates["validation"]
+    users = np.arange(len(data.sequences) if history == "encoder" else 0)
 
     def some(pool: np.ndarray) -> np.ndarray:
         if max_samples is None or len(pool) <= max_samples:
@@ -190,17 +256,17 @@ def validation_rows(data: TaskData, seed: int, max_history: int = 20, max_sample
 
     rows = []
     for i in some(np.arange(len(texts))):
-        prompt = data.prompt("explanation", bare["explanation"], texts.user[i], [texts.item[i]])
+        prompt = fill(BARE["explanation"], texts.user[i], [texts.item[i]])
         rows.append(Row("explanation", prompt, texts.explanation[i]))
-    for u in some(np.arange(len(data.sequences))):
-        *history, target = data.sequences[u][:-1]
-        prompt = data.prompt("sequential", bare["sequential"], u + 1, history[-max_history:])
+    for u in some(users):
+        *before, target = data.sequences[u][:-1]
+        prompt = fill(BARE["sequential"], u + 1, before[-max_history:])
         rows.append(Row("sequential", prompt, str(target)))
     for i in some(texts.rationale_rows):
-        for task in HALVES:
+        for task in RATIONALE_TASKS:
             if sentence := getattr(texts, task)[i]:
-                rows.append(Row(task, data.prompt(task, bare[task], texts.user[i], [texts.item[i]]), sentence))
-    for u in some(np.arange(len(data.sequences))):
+                rows.append(Row(task, fill(BARE[task], texts.user[i], [texts.item[i]]), sentence))
+    for u in some(users):
         candidates = rng.permutation(np.append(negatives[u], positives[u]))
-        rows.append(Row("topn", data.prompt("topn", bare["topn"], u + 1, candidates), str(positives[u])))
+        rows.append(Row("topn", fill(BARE["topn"], u + 1, candidates), str(positives[u])))
     return rows

@@ -16,6 +16,7 @@ from rdrec.errors import DatasetError
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"  # ids 0, 1, 2, as in T5
 MARKS = ["▁user_", "▁item_", "▁user", "▁item", "_", "▁"]
+ITEM_MARK = "item_"
 DIGITS = list(string.digits)
 # Every run of one to three digits is a piece, so that ids are short: "▁item_" + "123", as a target "▁" + "123".
 NUMBERS = [f"{n:0{width}d}" for width in (1, 2, 3) for n in range(10**width)]
@@ -44,8 +45,8 @@ def train_tokenizer(
     max_whole_words : int
         Handed to the tokenizer.
     num_users, num_items : int
-        Give users and items up to these ids a piece each ("▁user_12", "▁item_34", and "▁34" as a target). For
-        small catalogs: a model from scratch learns a token's meaning far sooner than that of a string of digits.
+        Give users and items up to these ids a piece each: "▁user_12", and "▁34" for an item, which a prompt writes
+        "▁item_" "▁34". A model from scratch learns a token's meaning far sooner than that of a string of digits.
 
     Raises
     ------
@@ -54,7 +55,7 @@ def train_tokenizer(
     """
     fixed = [PAD, EOS, UNK, *MARKS, *(DIGITS if num_items else NUMBERS)]
     fixed += [f"▁user_{n}" for n in range(1, num_users + 1)]
-    fixed += [piece for n in range(1, num_items + 1) for piece in (f"▁item_{n}", f"▁{n}")]
+    fixed += [f"▁{n}" for n in range(1, num_items + 1)]
     least = len(fixed) + len(ALPHABET)
     if vocab_size < least:
         raise DatasetError(f"vocab_size {vocab_size}: too small for the fixed pieces, give at least {least}")
@@ -68,7 +69,7 @@ def train_tokenizer(
     pieces = dict.fromkeys(fixed + [piece for piece, _ in by_rank])
     backend = Tokenizer(Unigram([(piece, -1.0) for piece in pieces], unk_id=fixed.index(UNK), byte_fallback=False))
     backend.normalizer = normalizers.NFKC()
-    backend.pre_tokenizer = _splitting()
+    backend.pre_tokenizer = _splitting(ITEM_MARK if num_items else None)
     backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always", split=True)
     backend.post_processor = processors.TemplateProcessing(single=f"$A {EOS}", special_tokens=[(EOS, fixed.index(EOS))])
     return RDRecTokenizer(
@@ -80,11 +81,12 @@ def train_tokenizer(
     )
 
 
-def _splitting() -> pre_tokenizers.PreTokenizer:
-    """T5's own: at white space, with "▁" before each word."""
+def _splitting(apart: str | None = None) -> pre_tokenizers.PreTokenizer:
+    """T5's own: at white space, with "▁" before each word; what stands `apart` is a word of its own."""
     return pre_tokenizers.Sequence(
         [
             pre_tokenizers.WhitespaceSplit(),
+            *([pre_tokenizers.Split(apart, "isolated")] if apart else []),
             pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=True),
         ]
     )

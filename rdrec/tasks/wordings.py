@@ -1,12 +1,16 @@
-"""The prompts: how a training row of each task may be worded. Inference uses the bare form, the first of each tuple.
+"""The prompts: how a training row of each task may be worded. The first is the bare prompt, which inference uses and
+`modeling_rdrec/prompts.py` defines.
 
 Each `{user}` and `{item}` is filled with `user_12` and `item_34`, `{items}` with items separated by spaces. To try
 other words, change these tuples; every wording must keep the fields that the bare form of its task has.
 """
 
+from modeling_rdrec.prompts import BARE
+
+
 WORDINGS: dict[str, tuple[str, ...]] = {
     "explanation": (
-        "{user} {item}",
+        BARE["explanation"],
         "Tell why {user} bought {item}.",
         "What does {user} say about {item} ?",
         "{user} picked {item} . Give the reason in one sentence.",
@@ -15,7 +19,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Speak for {user} and explain the choice of {item}.",
     ),
     "sequential": (
-        "{user} {items}",
+        BARE["sequential"],
         "{user} bought {items} in this order. What comes next?",
         "After {items} , which item will {user} buy?",
         "Shopping so far of {user} : {items} . Name the next item.",
@@ -24,7 +28,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Next item for {user} after {items} :",
     ),
     "topn": (
-        "{user} {items}",
+        BARE["topn"],
         "Which of {items} suits {user} best?",
         "Choose one item for {user} from {items} .",
         "Out of these, {user} will buy one: {items}",
@@ -33,7 +37,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "One of {items} belongs to {user} . Which one?",
     ),
     "user_preference": (
-        "{user}",
+        BARE["user_preference"],
         "What is {user} looking for?",
         "Describe the taste of {user}.",
         "Preference of {user} :",
@@ -41,7 +45,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "What kind of product does {user} want?",
     ),
     "item_attributes": (
-        "{item}",
+        BARE["item_attributes"],
         "What does {item} offer?",
         "Describe {item} in a sentence.",
         "Attributes of {item} :",

@@ -12,6 +12,7 @@ from collections import defaultdict
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
@@ -23,15 +24,21 @@ from transformers.utils import logging as transformers_logging
 from rdrec.arguments import write_yaml
 from rdrec.checkpoints import run_folder
 from rdrec.checkpoints.environment import package_versions, use_all_cores
+from rdrec.checkpoints.files import RECIPE_FILE, RECORD_FILE
+from rdrec.checkpoints.loading import load_pretrained
+from rdrec.checkpoints.records import TrainingRecord
 from rdrec.durable import put_in_place, replace_folder, write_json
+from rdrec.errors import UserError
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.collator import Collator
 from rdrec.tasks.data import TaskData
-from rdrec.tasks.mixture import FAMILIES, Row, TaskMixture, validation_rows
-from rdrec.training.start import make_model, parameter_groups
+from rdrec.tasks.mixture import TaskMixture, validation_rows
 
 from .cpu import speed_up
+from .prior import choose_prior, count
 from .recipe import FREE_ON_RESUME, Recipe
+from .start import make_model, parameter_groups
+from .validation import ranking, some_users, text_losses
 
 
 class Steps(Dataset):
@@ -42,8 +49,8 @@ class Steps(Dataset):
         self.parts = [slice(rank * accumulation + turn, None, world * accumulation) for turn in range(accumulation)]
 
     def __getitem__(self, step: int) -> list[dict]:
-        rows = self.mixture.rows(step)
-        return [self.collator(rows, part) for part in self.parts]
+        rows, negatives = self.mixture.rows(step), self.mixture.negatives(step)
+        return [self.collator(rows, part, negatives) for part in self.parts]
 
 
 class Progress:
@@ -53,7 +60,8 @@ class Progress:
         self.step = 0
         self.bad_validations = 0
         self.best_step = 0
-        self.best_loss = float("inf")
+        self.best: float | None = None  # of the metric that chooses the model
+        self.best_loss: float | None = None  # of that model
         self.seconds = 0.0
         self.history: list[dict] = []
 
@@ -81,118 +89,48 @@ class StopRequest:
             signal.signal(number, handler)
 
 
-def train(recipe: Recipe) -> dict | None:
+def train(recipe: Recipe) -> TrainingRecord | None:
     """Train as the recipe says and leave the best model in `recipe.output_dir`.
 
     Returns
     -------
-    dict or None
-        The training record, as written to `training_record.json`; None where the run was stopped by a signal (its state
-        is saved).
+    TrainingRecord or None
+        As written to `training_record.json`; None where the run was stopped by a signal (its state is saved).
 
     Raises
     ------
-    ValueError
+    UserError
         For settings, data or checkpoints that do not fit together; the message names the mend.
     """
-    output_dir = Path(recipe.output_dir)
-    tracker = None if recipe.report_to == "none" else recipe.report_to
-    accelerator = Accelerator(
-        mixed_precision=recipe.mixed_precision,
-        log_with=tracker,
-        project_dir=str(output_dir / "logs") if tracker else None,
-    )
-    use_all_cores(accelerator)
-    # Bars and notes about each saved file would tear the run's own progress bar.
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
-    with accelerator.main_process_first():
-        resume_from = None
-        if accelerator.is_main_process:
-            resume_from = run_folder.prepare_output_dir(
-                output_dir, recipe.resume_from_checkpoint, recipe.overwrite_output_dir
-            )
-        elif recipe.resume_from_checkpoint is not None:
-            last = recipe.resume_from_checkpoint == "last"
-            resume_from = output_dir / run_folder.LAST if last else Path(recipe.resume_from_checkpoint)
-        data = TaskData(load_tables_of(recipe.dataset, recipe.dataset_revision))
-
-    set_seed(recipe.seed)
-    model, tokenizer = make_model(recipe, data)
-    if recipe.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    if accelerator.device.type == "cpu":
-        speed_up(model)
-    if recipe.torch_compile:
-        model.compile(dynamic=True)
-
-    mixture = TaskMixture(data, recipe.train_batch_size, recipe.task_ratio, recipe.seed, recipe.max_history)
-    parts = accelerator.num_processes * recipe.gradient_accumulation_steps
-    if max(mixture.draws.values()) < parts:
-        raise ValueError(
-            f"train_batch_size {recipe.train_batch_size}: too small to share among {parts} processes and accumulation "
-            "turns; raise it or lower gradient_accumulation_steps"
-        )
-    set_seed(recipe.seed, device_specific=True)  # equal weights everywhere, but each process has dropout of its own
-    collator = Collator(tokenizer, recipe.max_target_length, recipe.reference_padding)
-    total_steps = recipe.max_train_steps or max(1, round(recipe.num_train_epochs * mixture.steps_per_epoch))
-
-    fused = accelerator.device.type in ("cpu", "cuda")
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), weight_decay=recipe.weight_decay, fused=fused)
-    scheduler = get_scheduler(recipe.lr_scheduler_type, optimizer, recipe.num_warmup_steps, total_steps)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    progress = Progress()
-    accelerator.register_for_checkpointing(scheduler, progress)
-    if resume_from is not None:
-        _check_resumable(resume_from, recipe, data)
-        accelerator.load_state(str(resume_from))
-        accelerator.print(f"resuming at step {progress.step} from {resume_from}")
-
-    steps = Steps(
-        mixture, collator, recipe.gradient_accumulation_steps, accelerator.process_index, accelerator.num_processes
-    )
-    loader = DataLoader(
-        steps,
-        batch_size=None,
-        sampler=range(progress.step, total_steps),
-        num_workers=recipe.dataloader_num_workers,
-        pin_memory=accelerator.device.type == "cuda",
-        # Its own generator: the default one belongs to dropout, and starting a loader would move it.
-        generator=torch.Generator(),
-    )
-    held_out = validation_rows(data, recipe.seed, recipe.max_history, recipe.max_eval_samples)
-    if tracker:
-        flat = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in recipe.as_dict().items()}
-        accelerator.init_trackers("rdrec", config=flat)
-
-    run = _Run(recipe, accelerator, model, optimizer, scheduler, tokenizer, collator, held_out, progress, data, mixture)
+    run = Run(recipe)
     stop = StopRequest()
     try:
-        finished = run.go(loader, total_steps, stop)
+        finished = run.go(stop)
     finally:
         stop.restore()
     if not finished:
-        accelerator.print(
-            f"stopped at step {progress.step}; go on with the same command and --resume_from_checkpoint last"
+        run.accelerator.print(
+            f"stopped at step {run.progress.step}; go on with the same command and --resume_from_checkpoint last"
         )
-        accelerator.end_training()
+        run.accelerator.end_training()
         return None
-    record = run.record(total_steps)
-    if accelerator.is_main_process:
-        write_yaml(recipe.reproducing(), output_dir / run_folder.RECIPE_FILE)
-        write_json(output_dir / run_folder.RECORD_FILE, record)
-        run_folder.promote_best(output_dir)
-    accelerator.end_training()
+    run.add_prior()
+    record = run.record()
+    if run.accelerator.is_main_process:
+        write_yaml(recipe.reproducing(), run.output_dir / RECIPE_FILE)
+        record.write(run.output_dir / RECORD_FILE)
+        run_folder.promote_best(run.output_dir)
+    run.accelerator.end_training()
     return record
 
 
 def _check_resumable(checkpoint: Path, recipe: Recipe, data) -> None:
     state = json.loads((checkpoint / run_folder.STATE_FILE).read_text(encoding="utf-8"))
     if state["fingerprint"] != data.info["fingerprint"]:
-        raise ValueError(f"{checkpoint}: trained on another dataset than {recipe.dataset}: give the one it began with")
+        raise UserError(f"{checkpoint}: trained on another dataset than {recipe.dataset}: give the one it began with")
     for key, value in recipe.as_dict().items():
         if key not in FREE_ON_RESUME and state["recipe"].get(key) != value:
-            raise ValueError(
+            raise UserError(
                 f"{checkpoint}: made with {key} {state['recipe'].get(key)!r}, now {value!r}: a run goes on with the "
                 "settings it began with; start another with --output_dir"
             )
@@ -251,22 +189,138 @@ def optimizer_step(
     optimizer.zero_grad(set_to_none=True)
 
 
-class _Run:
-    """The parts of a run that its steps share."""
+class Run:
+    """A training run: what it is made of, its steps, its validations and its files."""
 
-    def __init__(
-        self, recipe, accelerator, model, optimizer, scheduler, tokenizer, collator, held_out, progress, data, mixture
-    ):
-        self.recipe, self.accelerator, self.model, self.optimizer = recipe, accelerator, model, optimizer
-        self.scheduler, self.tokenizer, self.collator, self.held_out = scheduler, tokenizer, collator, held_out
-        self.progress, self.data, self.mixture = progress, data, mixture
-        self.output_dir = Path(recipe.output_dir)
+    def __init__(self, recipe: Recipe):
+        self.recipe, self.output_dir = recipe, Path(recipe.output_dir)
+        self.accelerator = self._accelerator()
+        resume_from = self._prepare_folder()
+        with self.accelerator.main_process_first():
+            self.data = TaskData(load_tables_of(recipe.dataset, recipe.dataset_revision))
+        set_seed(recipe.seed)
+        model, self.tokenizer = make_model(recipe, self.data)
+        self.config = model.config
+        if recipe.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        if self.accelerator.device.type == "cpu":
+            speed_up(model)
+        if recipe.torch_compile:
+            model.compile(dynamic=True)
+        self.mixture = self._mixture()
+        # Equal weights everywhere, but each process has dropout of its own.
+        set_seed(recipe.seed, device_specific=True)
+        self.collator = Collator(self.tokenizer, recipe.max_target_length, recipe.reference_padding, model.config)
+        self.total_steps = recipe.max_train_steps or max(
+            1, round(recipe.num_train_epochs * self.mixture.steps_per_epoch)
+        )
+        fused = self.accelerator.device.type in ("cpu", "cuda")
+        optimizer = torch.optim.AdamW(
+            parameter_groups(model, recipe),
+            weight_decay=recipe.weight_decay,
+            betas=(0.9, recipe.adam_beta2),
+            fused=fused,
+        )
+        self.scheduler = get_scheduler(recipe.lr_scheduler_type, optimizer, recipe.num_warmup_steps, self.total_steps)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.progress = Progress()
+        self.accelerator.register_for_checkpointing(self.scheduler, self.progress)
+        if resume_from is not None:
+            _check_resumable(resume_from, recipe, self.data)
+            self.accelerator.load_state(str(resume_from))
+            self.accelerator.print(f"resuming at step {self.progress.step} from {resume_from}")
+        self._set_validation()
+        self.prior: dict | None = None
         self.tokens_done = 0
         self.data_seconds = self.step_seconds = 0.0
 
-    def go(self, loader: DataLoader, total_steps: int, stop: StopRequest) -> bool:
+    def _accelerator(self) -> Accelerator:
+        recipe = self.recipe
+        tracker = None if recipe.report_to == "none" else recipe.report_to
+        accelerator = Accelerator(
+            mixed_precision=recipe.mixed_precision,
+            log_with=tracker,
+            project_dir=str(self.output_dir / "logs") if tracker else None,
+        )
+        use_all_cores(accelerator)
+        # Bars and notes about each saved file would tear the run's own progress bar.
+        transformers_logging.disable_progress_bar()
+        logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
+        return accelerator
+
+    def _prepare_folder(self) -> Path | None:
+        """The checkpoint to go on from, if any; the main process clears the folder."""
+        recipe, resume_from = self.recipe, None
+        with self.accelerator.main_process_first():
+            if self.accelerator.is_main_process:
+                resume_from = run_folder.prepare_output_dir(
+                    self.output_dir, recipe.resume_from_checkpoint, recipe.overwrite_output_dir
+                )
+            elif recipe.resume_from_checkpoint is not None:
+                last = recipe.resume_from_checkpoint == "last"
+                resume_from = self.output_dir / run_folder.LAST if last else Path(recipe.resume_from_checkpoint)
+        return resume_from
+
+    def _mixture(self) -> TaskMixture:
+        recipe = self.recipe
+        mixture = TaskMixture(
+            self.data,
+            recipe.train_batch_size,
+            recipe.task_ratio,
+            recipe.seed,
+            self.config.max_history,
+            self.config.history,
+            recipe.user_dropout,
+            recipe.fit_on,
+            recipe.num_negatives,
+        )
+        parts = self.accelerator.num_processes * recipe.gradient_accumulation_steps
+        if max(mixture.draws.values()) < parts:
+            raise UserError(
+                f"train_batch_size {recipe.train_batch_size}: too small to share among {parts} processes and "
+                "accumulation turns; raise it or lower gradient_accumulation_steps"
+            )
+        return mixture
+
+    def _set_validation(self) -> None:
+        """What a validation looks at, and by what the best model is chosen."""
+        recipe, data = self.recipe, self.data
+        # What was fitted cannot validate.
+        self.validates = recipe.fit_on == "train"
+        recommends = bool(self.mixture.draws["sequential"])
+        by_ranking = recipe.metric_for_best_model or ("ndcg@10" if self.config.history == "decoder" else "loss")
+        self.by_ranking = by_ranking == "ndcg@10" and recommends
+        rows = validation_rows(data, recipe.seed, self.config.max_history, recipe.max_eval_samples, self.config.history)
+        self.held_out = [row for row in rows if self.mixture.draws[row.family]]
+        self.users = some_users(data, recipe.seed, recipe.max_eval_samples)
+        if self.validates and not self.held_out and not self.by_ranking:
+            raise UserError("no validation rows for the tasks of task_ratio: give another ratio or dataset")
+
+    def _loader(self) -> DataLoader:
+        recipe, accelerator = self.recipe, self.accelerator
+        steps = Steps(
+            self.mixture,
+            self.collator,
+            recipe.gradient_accumulation_steps,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+        return DataLoader(
+            steps,
+            batch_size=None,
+            sampler=range(self.progress.step, self.total_steps),
+            num_workers=recipe.dataloader_num_workers,
+            pin_memory=accelerator.device.type == "cuda",
+            # Its own generator: the default one belongs to dropout, and starting a loader would move it.
+            generator=torch.Generator(),
+        )
+
+    def go(self, stop: StopRequest) -> bool:
         """Train to the end, to early stopping or to a signal; True unless a signal ended it."""
-        recipe, progress, accelerator = self.recipe, self.progress, self.accelerator
+        recipe, progress, accelerator, total_steps = self.recipe, self.progress, self.accelerator, self.total_steps
+        if accelerator.log_with:
+            flat = {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in recipe.as_dict().items()}
+            accelerator.init_trackers("rdrec", config=flat)
         per_epoch = self.mixture.steps_per_epoch
         bar = tqdm(
             total=total_steps,
@@ -279,7 +333,7 @@ class _Run:
         window, patience_left = Window(), not self._out_of_patience()
         began = before = time.perf_counter()
         spent = progress.seconds
-        batches = iter(loader)
+        batches = iter(self._loader())
         self.model.train()
         stopped = False
         while progress.step < total_steps and patience_left and not stopped:
@@ -338,56 +392,78 @@ class _Run:
         self.accelerator.log(values | {"train/learning_rate": self.scheduler.get_last_lr()[0]}, self.progress.step)
 
     def _validate(self, bar: tqdm) -> None:
-        losses = self.validation_losses()
-        if not losses:
-            raise ValueError("no validation rows for the tasks of task_ratio: give another ratio or dataset")
-        loss = sum(losses.values()) / len(losses)
+        """Measure the model and keep it if it is the best so far (beyond the training split: if it is the last)."""
         progress, epoch = self.progress, self.progress.step / self.mixture.steps_per_epoch
-        if not torch.isfinite(torch.tensor(loss)):
-            raise ValueError(
+        say = bar.write if self.accelerator.is_main_process else (lambda line: None)
+        if not self.validates:
+            if progress.step == self.total_steps:
+                progress.best_step = progress.step
+                self._save_best()
+            return
+        found = self.validation()
+        loss = found.get("loss")
+        if loss is not None and not np.isfinite(loss):
+            raise UserError(
                 f"validation loss {loss} at step {progress.step}: lower learning_rate or use no mixed_precision"
             )
-        progress.history.append({"step": progress.step, "epoch": epoch, "loss": loss, **losses})
-        better = loss < progress.best_loss
+        progress.history.append({"step": progress.step, "epoch": epoch, **found})
+        value = found["ndcg@10"] if self.by_ranking else -loss
+        better = progress.best is None or value > progress.best
         if better:
-            progress.best_loss, progress.best_step, progress.bad_validations = loss, progress.step, 0
-            if self.accelerator.is_main_process:
-                replace_folder(self.output_dir / run_folder.BEST, self._save_model)
+            progress.best, progress.best_loss, progress.best_step = value, loss, progress.step
+            progress.bad_validations = 0
+            self._save_best()
         else:
             progress.bad_validations += 1
-        parts = ", ".join(f"{family} {value:.4f}" for family, value in losses.items())
-        say = bar.write if self.accelerator.is_main_process else (lambda line: None)
-        say(f"epoch {epoch:.2f}: validation loss {loss:.4f}{' *' if better else ''} ({parts})")
-        self.accelerator.log(
-            {"eval/loss": loss, **{f"eval/loss_{family}": v for family, v in losses.items()}}, progress.step
-        )
+        parts = ", ".join(f"{name} {figure:.4f}" for name, figure in found.items())
+        say(f"epoch {epoch:.2f}: validation {parts}{' *' if better else ''}")
+        self.accelerator.log({f"eval/{name}": figure for name, figure in found.items()}, progress.step)
 
-    @torch.no_grad()
-    def validation_losses(self) -> dict[str, float]:
-        """Mean loss per target token of each family's held-out rows; their mean decides which model is best."""
-        accelerator, size = self.accelerator, self.recipe.eval_batch_size
+    def validation(self) -> dict[str, float]:
+        """`hr@10` and `ndcg@10` of the next item, the mean `loss` of the text tasks and that of each."""
         # Unwrapped, since processes may have different numbers of batches here.
-        model = accelerator.unwrap_model(self.model)
+        model = self.accelerator.unwrap_model(self.model)
         model.eval()
-        losses = {}
-        for family in FAMILIES:
-            rows: list[Row] = [row for row in self.held_out if row.family == family]
-            if not rows or not self.mixture.draws[family]:
-                continue
-            # Apple's GPUs have no float64.
-            dtype = torch.float32 if accelerator.device.type == "mps" else torch.float64
-            total = torch.zeros(2, dtype=dtype, device=accelerator.device)
-            starts = range(0, len(rows), size)
-            for start in list(starts)[accelerator.process_index :: accelerator.num_processes]:
-                batch = self.collator(rows[start : start + size])
-                for _, group in batch["groups"]:
-                    group = send_to_device(group, accelerator.device, non_blocking=True)
-                    loss = model(**group, num_items_in_batch=batch["num_items"]).loss
-                    total += torch.stack([loss, torch.ones_like(loss)]).to(dtype) * batch["num_items"]
-            total = accelerator.reduce(total)
-            losses[family] = float(total[0] / total[1])
+        found: dict[str, float] = {}
+        with model.folded():
+            if self.by_ranking:
+                found |= ranking(model, self.tokenizer, self.data, self.users, self.accelerator)
+            losses = text_losses(model, self.collator, self.held_out, self.accelerator, self.recipe.eval_batch_size)
+        if losses:
+            found |= {"loss": sum(losses.values()) / len(losses), **losses}
         self.model.train()
-        return losses
+        return found
+
+    def _save_best(self) -> None:
+        if self.accelerator.is_main_process:
+            replace_folder(self.output_dir / run_folder.BEST, self._save_model)
+
+    def add_prior(self) -> None:
+        """Count transitions beside the best model, choose their weight on validation, and save both."""
+        recipe = self.recipe
+        if not self.config.ids_are_pieces or recipe.prior_weight == 0 or recipe.lora_rank is not None:
+            return
+        if not self.accelerator.is_main_process:
+            return
+        best = self.output_dir / run_folder.BEST
+        model, tokenizer = load_pretrained(str(best))
+        model.to(self.accelerator.device).eval()
+        count(tokenizer, self.data, recipe.fit_on)
+        if recipe.prior_weight is not None:
+            model.config.prior_weight, model.config.prior_offset = recipe.prior_weight, recipe.prior_offset
+        elif not self.validates:
+            return
+        else:
+            self.prior = choose_prior(model, tokenizer, self.data, self.users)
+        if not model.config.prior_weight:
+            return
+        self.prior = {"weight": model.config.prior_weight, "offset": model.config.prior_offset, **(self.prior or {})}
+
+        def save(folder: Path) -> None:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+
+        replace_folder(best, save)
 
     def _out_of_patience(self) -> bool:
         patience = self.recipe.early_stopping_patience
@@ -395,7 +471,8 @@ class _Run:
 
     def _save_model(self, folder: Path) -> None:
         model = self.accelerator.unwrap_model(self.model)
-        model.save_pretrained(folder)
+        with model.folded():
+            model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def _save_last(self) -> None:
@@ -412,26 +489,30 @@ class _Run:
             put_in_place(work, self.output_dir / run_folder.LAST)
         self.accelerator.wait_for_everyone()
 
-    def record(self, total_steps: int) -> dict:
+    def record(self) -> TrainingRecord:
         """Everything needed to run this again and to see whether it came out the same."""
         progress, info = self.progress, self.data.info
         model = self.accelerator.unwrap_model(self.model)
-        return {
-            "recipe": self.recipe.reproducing(),
-            "dataset": {key: info[key] for key in ("domain", "protocol", "seed", "source", "counts", "fingerprint")},
-            "model": {"parameters": model.num_parameters(), "config": json.loads(model.config.to_json_string())},
-            "steps": progress.step,
-            "steps_per_epoch": self.mixture.steps_per_epoch,
-            "draws_per_step": self.mixture.draws,
-            "stopped_early": progress.step < total_steps,
-            "best_step": progress.best_step,
-            "best_validation_loss": progress.best_loss,
-            "validation": progress.history,
-            "minutes": round(progress.seconds / 60, 3),
-            "tokens_per_second": round(self.tokens_done / max(self.step_seconds, 1e-9), 1),
-            "share_of_step_time_spent_on_data": round(self.data_seconds / max(self.step_seconds, 1e-9), 4),
-            "processes": self.accelerator.num_processes,
-            "device": str(self.accelerator.device.type),
-            "mixed_precision": self.accelerator.mixed_precision,
-            "versions": package_versions(),
-        }
+        return TrainingRecord(
+            recipe=self.recipe.reproducing(),
+            dataset={key: info[key] for key in ("domain", "protocol", "seed", "source", "counts", "fingerprint")},
+            model={"parameters": model.num_parameters(), "config": json.loads(model.config.to_json_string())},
+            steps=progress.step,
+            steps_per_epoch=self.mixture.steps_per_epoch,
+            draws_per_step=self.mixture.draws,
+            stopped_early=progress.step < self.total_steps,
+            best_step=progress.best_step,
+            best_validation_loss=progress.best_loss,
+            fit_on=self.recipe.fit_on,
+            metric_for_best_model="ndcg@10" if self.by_ranking else "loss",
+            best_metric=progress.best,
+            prior=self.prior,
+            validation=progress.history,
+            minutes=round(progress.seconds / 60, 3),
+            tokens_per_second=round(self.tokens_done / max(self.step_seconds, 1e-9), 1),
+            share_of_step_time_spent_on_data=round(self.data_seconds / max(self.step_seconds, 1e-9), 4),
+            processes=self.accelerator.num_processes,
+            device=str(self.accelerator.device.type),
+            mixed_precision=self.accelerator.mixed_precision,
+            versions=package_versions(),
+        )

@@ -3,6 +3,9 @@
 import dataclasses
 from dataclasses import dataclass, field
 
+from modeling_rdrec.configuration_rdrec import FITTED_ON, HISTORIES
+from rdrec.errors import UserError
+
 
 def setting(default, help: str):
     """A field of the recipe with its help text; a list becomes a default factory."""
@@ -30,9 +33,36 @@ class Recipe:
         None, "Start a new model of this configuration, a mapping of RDRecConfig's keys (as a flag: JSON)."
     )
     vocab_size: int = setting(2000, "Of a new model: pieces of the vocabulary trained on the dataset.")
-    ids_as_tokens: bool = setting(
-        False, "Of a new model: a piece of the vocabulary for each user and item (small catalogs)."
+    ids_as_tokens: bool = setting(False, "Of a new model: a piece of the vocabulary for each item, and each user read.")
+    history: str | None = setting(
+        None,
+        "decoder: the decoder reads a user's items, each of which is a target; encoder: they stand in the prompt, as "
+        "in the paper. Default: what an RDRec checkpoint to start from does, otherwise decoder.",
     )
+    user_dropout: float = setting(
+        1.0, "With history decoder: share of recommendation prompts that do not name the user."
+    )
+    item_text: list[str] = setting(
+        ["catalog", "item_attributes", "explanation"],
+        "With ids_as_tokens and history decoder: texts that items' vectors are composed of (catalog, item_attributes, "
+        "explanation, user_preference; of training reviews), or none.",
+    )
+    item_text_min_count: int = setting(3, "Items whose text must hold a piece for it to count.")
+    own_dropout: float = setting(
+        0.0, "Share of items whose vector is their text alone in a step, which prepares a model for new items."
+    )
+    num_negatives: int | None = setting(
+        None, "With history decoder: random items that the targets of a step are told from; default: all items."
+    )
+    fit_on: str = setting(
+        "train",
+        "train; train+validation; or all, for production, which cannot be evaluated. Beyond train nothing is left to "
+        "choose the best model by: the last one is kept.",
+    )
+    prior_weight: float | None = setting(
+        None, "Weight of counted transitions beside the model; 0: none; default: chosen on validation."
+    )
+    prior_offset: float = setting(0.1, "Added to each count of the prior, where prior_weight is given.")
     max_whole_words: int = setting(512, "Rows of the whole-word table.")
     reference_padding: bool = setting(
         False, "Mixed padded batches, padding counted in the loss and attended to, as in the paper's code."
@@ -50,23 +80,31 @@ class Recipe:
     train_batch_size: int = setting(64, "Draws a step over all processes; a rationale draw gives two rows.")
     gradient_accumulation_steps: int = setting(1, "Parts in which a step is computed; the result stays the same.")
     max_target_length: int = setting(20, "Targets are cut to so many tokens.")
-    max_history: int = setting(20, "Most items before the target of a sequential row.")
+    max_history: int | None = setting(
+        None, "Most items of a history that are read; default: 20 in the prompt (paper), 50 in the decoder."
+    )
     dataloader_num_workers: int = setting(0, "Processes that prepare batches ahead; 0: the training process itself.")
 
     learning_rate: float = setting(5e-4, "Peak learning rate of AdamW.")
     weight_decay: float = setting(0.01, "Weight decay of AdamW.")
+    adam_beta2: float = setting(0.999, "Decay of AdamW's second moment.")
     max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.")
     lr_scheduler_type: str = setting("constant", "Any schedule of transformers: constant, linear, cosine, …")
     num_warmup_steps: int = setting(0, "Steps over which the learning rate rises.")
-    num_train_epochs: float = setting(100.0, "Most epochs; an epoch is one pass over the explanation rows.")
+    num_train_epochs: float = setting(
+        100.0, "Most epochs; one is a pass over the explanation rows (paper), with history decoder over the users."
+    )
     max_train_steps: int | None = setting(None, "Most optimizer steps; wins over num_train_epochs.")
-    early_stopping_patience: int = setting(5, "Stop after so many validations without a better loss; 0: never.")
+    early_stopping_patience: int = setting(5, "Stop after so many validations without a better model; 0: never.")
+    metric_for_best_model: str | None = setting(
+        None, "ndcg@10 (sequential, validation) or loss; default: ndcg@10 with history decoder, otherwise loss (paper)."
+    )
     mixed_precision: str | None = setting(None, "no, fp16 or bf16; default: what `accelerate config` says.")
     seed: int = setting(42, "Seed of initial weights, draws, wordings, negatives and dropout.")
 
     eval_steps: int | None = setting(None, "Steps between validations; default: one after each epoch, as in the paper.")
     eval_batch_size: int = setting(64, "Rows a batch of the validation loss.")
-    max_eval_samples: int | None = setting(None, "Most draws a task in the validation loss; default: all.")
+    max_eval_samples: int | None = setting(None, "Most rows or users a task in the validation; default: all.")
     logging_steps: int = setting(10, "Steps between log entries.")
     save_steps: int | None = setting(None, "Steps between checkpoints, besides the one after each epoch.")
     report_to: str = setting("tensorboard", "Tracker of accelerate (tensorboard, wandb, …) or none.")
@@ -83,15 +121,25 @@ class Recipe:
         for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ValueError(f"{name} {value}: give more than 0")
+                raise UserError(f"{name} {value}: give more than 0")
         if self.model_name_or_path is None and self.model_config is None:
             self.model_name_or_path = "google-t5/t5-small"
         if self.model_name_or_path is not None and self.model_config is not None:
-            raise ValueError("model_name_or_path and model_config are both given: a run starts from one of them")
+            raise UserError("model_name_or_path and model_config are both given: a run starts from one of them")
         if self.lora_rank is not None and self.model_name_or_path is None:
-            raise ValueError("lora_rank: adapters need a checkpoint under them: give model_name_or_path")
+            raise UserError("lora_rank: adapters need a checkpoint under them: give model_name_or_path")
         if self.push_to_hub and self.hub_model_id is None:
-            raise ValueError("push_to_hub: say where: give hub_model_id NAMESPACE/NAME")
+            raise UserError("push_to_hub: say where: give hub_model_id NAMESPACE/NAME")
+        for name, known in (("history", HISTORIES), ("metric_for_best_model", METRICS)):
+            if getattr(self, name) not in (None, *known):
+                raise UserError(f"{name} {getattr(self, name)!r}: take one of {', '.join(known)}")
+        if self.fit_on not in FITTED_ON:
+            raise UserError(f"fit_on {self.fit_on!r}: take one of {', '.join(FITTED_ON)}")
+        if unknown := set(self.item_text) - {*ITEM_TEXTS, "none"}:
+            raise UserError(f"item_text {min(unknown)!r}: take some of {', '.join(ITEM_TEXTS)}, or none")
+        for name in ("user_dropout", "own_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} {getattr(self, name)}: give a share between 0 and 1")
         if self.output_dir is None:
             self.output_dir = f"runs/{self.dataset.rstrip('/').rsplit('/', 1)[-1]}"
 
@@ -118,7 +166,12 @@ POSITIVE = (
     "logging_steps",
     "save_steps",
     "lora_rank",
+    "num_negatives",
+    "item_text_min_count",
+    "prior_offset",
 )
+METRICS = ("ndcg@10", "loss")
+ITEM_TEXTS = ("catalog", "item_attributes", "explanation", "user_preference")
 
 PUBLISHING = ("push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision")
 ONE_START = ("resume_from_checkpoint", "overwrite_output_dir", *PUBLISHING)

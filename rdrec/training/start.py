@@ -1,15 +1,20 @@
 """What a run starts from: a model with its tokenizer, pretrained or new, and its parameters' learning rates."""
 
 import json
+from collections import Counter
+from itertools import chain
 
+import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig
 
+from dataset_builder.rationales import RATIONALE_TASKS
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration, RDRecTokenizer
-from rdrec.checkpoints.loading import load_pretrained
+from modeling_rdrec.item_text import ItemText
+from rdrec.checkpoints.loading import check_same_catalog, load_pretrained
+from rdrec.errors import UserError
 from rdrec.tasks.data import TaskData
-from rdrec.tasks.mixture import HALVES
 from rdrec.tasks.vocabulary import train_tokenizer
 from rdrec.tasks.wordings import WORDINGS
 
@@ -17,6 +22,11 @@ from .recipe import Recipe
 
 
 NEW_EMBEDDING_STD, NEW_WHOLE_WORD_STD = 0.2, 0.1
+# What an item's own part counts at the start, beside the part that its text gives.
+OWN_SCALE = 0.5
+# Embeddings of unit variance have farther to go than the other weights: so many times the common rate.
+EMBEDDING_RATE = 8.0
+ENCODER_HISTORY, DECODER_HISTORY = 20, 50
 
 
 def make_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGeneration, RDRecTokenizer]:
@@ -24,28 +34,80 @@ def make_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
 
     Raises
     ------
-    ValueError
+    UserError
         For a checkpoint of another size or kind, or an unknown key of `model_config`.
     """
     if recipe.model_name_or_path is None:
         model, tokenizer = _new_model(recipe, data)
     else:
         model, tokenizer = load_pretrained(recipe.model_name_or_path, recipe.model_revision, recipe.max_whole_words)
-    model.config.max_history = recipe.max_history
-    model.config.reference_padding = recipe.reference_padding
+        # Its weights belong to the ids of its own catalog.
+        check_same_catalog(tokenizer, data, recipe.model_name_or_path, recipe.dataset)
+    if tokenizer.catalog is None:
+        tokenizer.set_catalog(**data.raw_ids)
+    config = model.config
+    config.reference_padding, config.fit_on, config.prior_weight = recipe.reference_padding, recipe.fit_on, 0.0
+    tokenizer.transitions = None
+    _set_history(config, tokenizer, recipe)
     model.set_attn_implementation(recipe.attn_implementation)
-    tokenizer.set_catalog(**data.raw_ids)
+    if config.history == "decoder" and config.ids_are_pieces and recipe.lora_rank is None:
+        _compose_items(model, tokenizer, recipe, data)
     if recipe.lora_rank is not None:
         _add_adapters(model, recipe)
     return model, tokenizer
 
 
+def _set_history(config: RDRecConfig, tokenizer: RDRecTokenizer, recipe: Recipe) -> None:
+    """Where histories are read: as the recipe says, or as the checkpoint it starts from does."""
+    if recipe.history is not None:
+        config.history = recipe.history
+    elif not _starts_from_rdrec(recipe):
+        config.history = "decoder"
+    in_decoder = config.history == "decoder"
+    config.max_history = recipe.max_history or (DECODER_HISTORY if in_decoder else ENCODER_HISTORY)
+    if in_decoder and recipe.reference_padding:
+        raise UserError("reference_padding is the paper's way: it goes with history encoder")
+    if in_decoder and config.max_history >= config.max_whole_words:
+        raise UserError(f"max_history {config.max_history}: the whole-word table has {config.max_whole_words} rows")
+    config.ids_are_pieces = in_decoder and tokenizer.catalog_trie().longest == 2
+    config.reads_users = not in_decoder or recipe.user_dropout < 1
+
+
+def _starts_from_rdrec(recipe: Recipe) -> bool:
+    if recipe.model_name_or_path is None:
+        return False
+    stored, _ = RDRecConfig.get_config_dict(recipe.model_name_or_path, revision=recipe.model_revision)
+    return stored.get("model_type") == "rdrec"
+
+
+def _compose_items(model, tokenizer: RDRecTokenizer, recipe: Recipe, data: TaskData) -> None:
+    """Have items' vectors made of their texts too, while training."""
+    is_new = recipe.model_name_or_path is None
+    if "none" in recipe.item_text or not (is_new or tokenizer.item_pieces is not None):
+        return
+    pieces = tokenizer.text_pieces(data.item_texts(recipe.item_text, recipe.fit_on))
+    if is_new:
+        # A piece that few items have would be one more vector of their own.
+        counts = Counter(piece for row in pieces for piece in row)
+        known = sorted(piece for piece, count in counts.items() if count >= recipe.item_text_min_count)
+        if not known:
+            return
+        tokenizer.item_pieces = np.array(known)
+        pieces = [[piece for piece in row if counts[piece] >= recipe.item_text_min_count] for row in pieces]
+    tokens = tokenizer.catalog_trie().spell(np.arange(1, data.num_items + 1))[0]
+    text = ItemText(tokens, pieces, recipe.own_dropout)
+    if is_new:
+        with torch.no_grad():
+            model.shared.weight[text.rows[text.has_text]] *= OWN_SCALE
+        text.fold(model.shared.weight)
+    model.compose_items(text)
+
+
 def _add_adapters(model: RDRecForConditionalGeneration, recipe: Recipe) -> None:
     """Freeze the weights but for soft prompts and whole words, and put adapters beside the attention's queries and
     values (LoRA, Hu et al., 2021); `save_pretrained` then writes the adapters alone."""
-    base, _ = RDRecConfig.get_config_dict(recipe.model_name_or_path, revision=recipe.model_revision)
-    if base.get("model_type") != "rdrec":
-        raise ValueError(
+    if not _starts_from_rdrec(recipe):
+        raise UserError(
             f"lora_rank: {recipe.model_name_or_path} is a plain T5, which adapters cannot be loaded over: give an "
             "RDRec checkpoint as model_name_or_path"
         )
@@ -65,31 +127,39 @@ def _new_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
         settings = json.loads(recipe.model_config)
         assert isinstance(settings, dict)
     except (json.JSONDecodeError, AssertionError):
-        raise ValueError(f"model_config {recipe.model_config!r}: give a mapping such as {{d_model: 128}}") from None
+        raise UserError(f"model_config {recipe.model_config!r}: give a mapping such as {{d_model: 128}}") from None
     known = set(RDRecConfig.__dataclass_fields__)
     for key in settings:
         if key in Recipe.__dataclass_fields__:
-            raise ValueError(f"model_config: {key} belongs outside it, as a setting of the recipe")
+            raise UserError(f"model_config: {key} belongs outside it, as a setting of the recipe")
         if key not in known:
-            raise ValueError(f"model_config: unknown key {key!r}: the keys are those of RDRecConfig")
-    catalog = {f"num_{kind}s": len(raw_ids) for kind, raw_ids in data.raw_ids.items()} if recipe.ids_as_tokens else {}
-    tokenizer = train_tokenizer(training_texts(data), recipe.vocab_size, recipe.max_whole_words, **catalog)
+            raise UserError(f"model_config: unknown key {key!r}: the keys are those of RDRecConfig")
+    in_decoder = recipe.history != "encoder"
+    catalog = {}
+    if recipe.ids_as_tokens:
+        # A piece that no prompt holds would never be trained.
+        read = not in_decoder or recipe.user_dropout < 1 or len(data.texts_for(recipe.fit_on))
+        catalog = {"num_users": len(data.raw_ids["user"]) if read else 0, "num_items": data.num_items}
+    texts = chain(training_texts(data, recipe.fit_on), data.item_texts(recipe.item_text, recipe.fit_on))
+    tokenizer = train_tokenizer(texts, recipe.vocab_size, recipe.max_whole_words, **catalog)
     defaults = {"vocab_size": len(tokenizer), "max_whole_words": recipe.max_whole_words}
     try:
-        # T5 1.1's convention (states are not scaled down before the head) goes with the small embeddings below.
-        config = RDRecConfig(**{**defaults, **settings}, tie_word_embeddings=False)
+        # Histories are read and answered with the same vectors, as in T5. In the paper's way a small new model learns
+        # faster by T5 1.1's convention: a head of its own, and states that are not scaled down before it.
+        config = RDRecConfig(**{**defaults, **settings}, tie_word_embeddings=in_decoder)
     except StrictDataclassError as error:
-        raise ValueError(f"model_config: {error.__cause__ or error}") from error
+        raise UserError(f"model_config: {error.__cause__ or error}") from error
     model = RDRecForConditionalGeneration(config)
-    # T5's unit variance is made for Adafactor's relative steps: under AdamW a new model stays for thousands of steps
-    # where all items are equally likely.
-    torch.nn.init.normal_(model.shared.weight, std=NEW_EMBEDDING_STD)
+    if not in_decoder:
+        # T5's unit variance is made for Adafactor's relative steps: under AdamW a new model stays for thousands of
+        # steps where all items are equally likely. (With the history in the decoder embeddings have a larger rate.)
+        torch.nn.init.normal_(model.shared.weight, std=NEW_EMBEDDING_STD)
     torch.nn.init.normal_(model.whole_word_embeddings.weight, std=NEW_WHOLE_WORD_STD)
     return model, tokenizer
 
 
 def parameter_groups(model: RDRecForConditionalGeneration, recipe: Recipe) -> list[dict]:
-    """Parameters for the optimizer: one group, or for a new model two.
+    """Parameters for the optimizer: one group, or for a new model two or three.
 
     T5 divides no attention score by sqrt(d_kv); its initial query weights are that much smaller instead. AdamW's steps
     know nothing of it, so the queries of a new model, moved at the common rate, saturate the attention at once.
@@ -98,18 +168,23 @@ def parameter_groups(model: RDRecForConditionalGeneration, recipe: Recipe) -> li
         return [{"params": list(model.parameters()), "lr": recipe.learning_rate}]
     named = list(model.named_parameters())
     queries = [parameter for name, parameter in named if name.endswith(".q.weight")]
-    others = [parameter for name, parameter in named if not name.endswith(".q.weight")]
-    scale = model.config.d_kv**-0.5
-    return [{"params": others, "lr": recipe.learning_rate}, {"params": queries, "lr": recipe.learning_rate * scale}]
+    tables = [model.shared.weight] if model.config.history == "decoder" else []
+    apart = {id(parameter) for parameter in (*queries, *tables)}
+    rate = recipe.learning_rate
+    groups = [
+        {"params": [parameter for _, parameter in named if id(parameter) not in apart], "lr": rate},
+        {"params": queries, "lr": rate * model.config.d_kv**-0.5},
+    ]
+    return groups + ([{"params": tables, "lr": rate * EMBEDDING_RATE}] if tables else [])
 
 
-def training_texts(data: TaskData):
+def training_texts(data: TaskData, fit_on: str = "train"):
     """The texts that a vocabulary is trained on: training rows only, and the wordings of prompts."""
     for wordings in WORDINGS.values():
         for wording in wordings:
             yield wording.format(user="", item="", items="")
-    texts = data.texts["train"]
-    for name in ("explanation", *HALVES):
+    texts = data.texts_for(fit_on)
+    for name in ("explanation", *RATIONALE_TASKS):
         yield from (text for text in getattr(texts, name) if text)
     if not len(texts):
         yield "user item"

@@ -1,0 +1,302 @@
+"""Cards: only measured figures, both protocols side by side, and data that cannot break YAML or Markdown."""
+
+import json
+
+import pytest
+import yaml
+from huggingface_hub import DatasetCard, ModelCard
+from markdown_it import MarkdownIt
+
+from dataset_builder.tables import Tables, fingerprint, load_tables
+from rdrec.errors import DatasetError, UserError
+from rdrec.publishing import cards, contents
+from rdrec.publishing.cards import dataset_card, escape, model_card, one_line
+from rdrec.publishing.hub import PublishError, sha256_of
+from rdrec.publishing.measures import measure
+
+
+HOSTILE = [
+    "a\n---\nlicense: mit\n---\n# gone",
+    "| a | b |\n| --- |",
+    "<script>alert(1)</script>",
+    "[click](javascript:alert(1)) ![x](http://x/y.png)",
+    "`code` **bold** _it_ # head ~~gone~~ {{ card_data }} {% raw %}",
+    "quote \" ' : & * ! % @ \\ \u202e\u0000\x1b[31m",
+    "x" * 5000,
+]
+INFO = {
+    "domain": "beauty",
+    "protocol": "clean",
+    "seed": 3,
+    "source": {"kind": "reviews"},
+    "counts": {"users": 10, "items": 20, "interactions": 50},
+    "fingerprint": "f" * 64,
+}
+RECORD = {
+    "recipe": {
+        "dataset": "/home/me/data/beauty",
+        "output_dir": "/home/me/runs/beauty",
+        "model_name_or_path": "google-t5/t5-small",
+        "train_batch_size": 64,
+        "learning_rate": 0.0005,
+        "seed": 42,
+    },
+    "dataset": INFO,
+    "model": {"parameters": 60_000_000},
+    "steps": 100,
+    "best_step": 90,
+    "best_validation_loss": 1.25,
+    "minutes": 3.5,
+    "processes": 1,
+    "device": "cpu",
+    "tokens_per_second": 1234.5,
+    "mixed_precision": "no",
+    "versions": {"torch": "2.13.0"},
+}
+
+
+def results(digest, protocol="clean", **changes):
+    scores = {"sequential": {"hr@5": 0.0611, "ndcg@5": 0.0422}, "topn": {"hr@1": 0.1234}}
+    made = {
+        "model_sha256": digest,
+        "dataset": INFO,
+        "protocol": protocol,
+        "split": "test",
+        "max_samples": None,
+        "queries": {"sequential": 10, "topn": 10},
+        "results": scores,
+        "reference_points": {"sequential": {"transitions": {"hr@5": 0.054, "ndcg@5": 0.0394}}, "topn": {}},
+    }
+    return made | changes
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A folder with the files a card is made from, the weights standing for themselves."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "config.json").write_text("{}")
+    (folder / "training_record.json").write_text(json.dumps(RECORD))
+    (folder / "eval_results.json").write_text(json.dumps(results(sha256_of(b"weights"))))
+    return folder
+
+
+def metadata(card: str) -> dict:
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def test_a_models_card_shows_what_was_measured(checkpoint):
+    card = model_card("rdrec/rdrec-beauty", checkpoint, "rdrec/beauty-rationales")
+    data = ModelCard(card).data
+    found = {(one.task_name, one.metric_type): one.metric_value for one in data.eval_results}
+    assert found == {
+        ("Sequential recommendation", "hr@5"): 0.0611,
+        ("Sequential recommendation", "ndcg@5"): 0.0422,
+        ("Top-N recommendation", "hr@1"): 0.1234,
+    }
+    assert data.eval_results[0].dataset_type == "rdrec/beauty-rationales" and data.base_model == "google-t5/t5-small"
+    assert "| hr\\@5 | 0.0611 | 0.0540 |" in card and sha256_of(b"weights") in card
+    assert "The `published` protocol: not measured." in card and "**Explanation**: not measured." in card
+    assert 'AutoModel.from_pretrained("rdrec/rdrec-beauty", trust_remote_code=True)' in card
+    assert 'load_dataset("rdrec/beauty-rationales"' in card and "/home/me" not in card
+
+
+def test_both_protocols_stand_side_by_side(checkpoint, tmp_path):
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(results("0" * 64, "published", results={"sequential": {"hr@5": 0.09}})))
+    card = model_card("rdrec/m", checkpoint, None, [other])
+    assert "| `clean`, this model | `published`, another checkpoint | transitions (clean) |" in card
+    assert "| hr\\@5 | 0.0611 | 0.0900 | 0.0540 |" in card and "| ndcg\\@5 | 0.0422 | not measured | 0.0394 |" in card
+    assert "protocol: not measured" not in card
+    # What another checkpoint reached is not this one's result.
+    assert 0.09 not in [one.metric_value for one in ModelCard(card).data.eval_results]
+
+
+def test_a_part_of_the_queries_is_called_a_part(checkpoint):
+    (checkpoint / "eval_results.json").write_text(json.dumps(results(sha256_of(b"weights"), max_samples=7)))
+    card = model_card("rdrec/m", checkpoint, None)
+    assert "first 7 queries only" in card and "model-index" not in metadata(card)
+
+
+def test_what_is_missing_is_said(checkpoint):
+    for name in ("training_record.json", "eval_results.json"):
+        (checkpoint / name).unlink()
+    card = model_card("rdrec/m", checkpoint, None)
+    assert "Not measured: no `eval_results.json`" in card and "its training was not recorded" in card
+    assert "accelerate launch" not in card and "load_dataset" not in card
+
+
+def test_figures_of_other_weights_are_refused(checkpoint):
+    (checkpoint / "model.safetensors").write_bytes(b"trained on")
+    with pytest.raises(PublishError, match=r"eval_results.json: measured on other weights .*: run eval.py --model"):
+        model_card("rdrec/m", checkpoint, None)
+    (checkpoint / "eval_results.json").write_text("[]")
+    with pytest.raises(UserError, match="eval_results.json: not a JSON object"):
+        model_card("rdrec/m", checkpoint, None)
+    (checkpoint / "eval_results.json").write_text('{"a": 1}')
+    with pytest.raises(UserError, match="not a file that eval.py wrote"):
+        model_card("rdrec/m", checkpoint, None)
+    with pytest.raises(PublishError, match="--eval_results .*nowhere.json: no such file"):
+        (checkpoint / "eval_results.json").unlink()
+        model_card("rdrec/m", checkpoint, None, [checkpoint / "nowhere.json"])
+
+
+def test_a_checkpoint_of_which_nothing_is_known_is_refused(checkpoint):
+    for name in ("training_record.json", "eval_results.json"):
+        (checkpoint / name).unlink()
+    with pytest.raises(PublishError, match=r"so its card would be empty: measure it with eval.py --model"):
+        contents.model_files(checkpoint)
+
+
+def test_adapters_need_a_published_base(checkpoint):
+    (checkpoint / "model.safetensors").rename(checkpoint / "adapter_model.safetensors")
+    adapter = checkpoint / "adapter_config.json"
+    adapter.write_text(json.dumps({"base_model_name_or_path": "rdrec/base", "revision": "v1"}))
+    files, card = contents.model_files(checkpoint), model_card("rdrec/lora", checkpoint, None)
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= set(files) and "config.json" not in files
+    assert 'AutoModel.from_pretrained("rdrec/base", trust_remote_code=True, revision="v1")' in card
+    assert "pipeline(" not in card and ModelCard(card).data.library_name == "peft"
+    adapter.write_text(json.dumps({"base_model_name_or_path": str(checkpoint)}))
+    with pytest.raises(PublishError, match="adapters over a folder of this machine .*: push that checkpoint first"):
+        contents.model_files(checkpoint)
+
+
+def test_a_converted_checkpoint_says_where_it_came_from(checkpoint):
+    for name in ("training_record.json", "eval_results.json"):
+        (checkpoint / name).unlink()
+    record = {"source": "model.pt", "source_sha256": "ab" * 32, "dataset": INFO}
+    (checkpoint / "conversion_record.json").write_text(json.dumps(record))
+    card = model_card("rdrec/m", checkpoint, None)
+    assert "converted from model\\.pt of the reference implementation, SHA-256 `abab" in card
+    assert "10 users, 20 items, 50 interactions" in card and "conversion_record.json" in contents.model_files(
+        checkpoint
+    )
+
+
+def test_what_is_published_of_a_checkpoint(checkpoint):
+    for name in ("eval_test_topn.parquet", "pytorch_model.bin", ".hidden.json", "notes.txt", "catalog.json"):
+        (checkpoint / name).write_text("x")
+    (checkpoint / "checkpoint-last").mkdir()
+    files = contents.model_files(checkpoint, "rdrec/beauty-rationales")
+    assert {"model.safetensors", "catalog.json", "pipeline_rdrec.py", "eval_results.json", "recipe.yaml"} <= set(files)
+    assert not {"eval_test_topn.parquet", "pytorch_model.bin", ".hidden.json", "notes.txt", "__init__.py"} & set(files)
+    recipe = yaml.safe_load(files["recipe.yaml"])
+    assert recipe["dataset"] == "rdrec/beauty-rationales" and recipe["output_dir"] == "beauty"
+    assert json.loads(files["training_record.json"])["recipe"] == recipe
+    assert "rdrec-recommendation" in json.loads(files["config.json"])["custom_pipelines"]
+    for gone, message in (("model.safetensors", "no model.safetensors"), ("config.json", "no finished checkpoint")):
+        (checkpoint / gone).unlink()
+        with pytest.raises(PublishError, match=message):
+            contents.model_files(checkpoint)
+    with pytest.raises(PublishError, match="no such folder"):
+        contents.model_files(checkpoint / "none")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_from_data_means_nothing_but_itself(checkpoint, sample_dir, text):
+    render = MarkdownIt("commonmark").enable("table").render
+    escaped = escape(text)
+    assert "\n" not in escaped
+    html = render(f"| a |\n| --- |\n| {escaped} |\n")
+    assert html.count("<td") == 1 and not [
+        tag for tag in ("<script", "<a ", "<img", "<em", "<code", "<h1") if tag in html
+    ]
+    record = {**RECORD, "dataset": {**INFO, "domain": text}, "device": text}
+    (checkpoint / "training_record.json").write_text(json.dumps(record))
+    own = results(sha256_of(b"weights"), dataset={**INFO, "domain": text}, split=text)
+    own["reference_points"]["sequential"][text] = {"hr@5": 0.5}
+    (checkpoint / "eval_results.json").write_text(json.dumps(own))
+    calm = metadata(model_card("rdrec/m", checkpoint, None))
+    assert calm["license"] == "apache-2.0" and calm["model-index"][0]["results"][0]["dataset"]["type"] == one_line(text)
+    tables = load_tables(sample_dir)
+    info = {**tables.info, "domain": text, "source": {"kind": text, "files": [{"file": text, "sha256": text}]}}
+    info["skipped"] = {text: 3}
+    card = dataset_card(
+        "rdrec/d", Tables(tables.rationales, tables.interactions, tables.candidates, tables.catalog, info)
+    )
+    assert len(metadata(card)["configs"]) == 4 and DatasetCard(card).data.license == "other"
+    page = render(card.split("---\n", 2)[2])
+    assert page.count("<h1") == 1 and page.count("<h2") == 8 and page.count("<table") == 2
+    assert not [tag for tag in ("<script", "<a ", "<img", "<em") if tag in page]
+
+
+def test_a_datasets_card_is_measured_on_its_tables(sample_dir):
+    tables = load_tables(sample_dir)
+    card = dataset_card("rdrec/sample-rationales", tables)
+    data = DatasetCard(card).data
+    assert [one["config_name"] for one in data.configs] == ["rationales", "interactions", "candidates", "catalog"]
+    assert (
+        "| `rationales` | `train` | 3,327 |" in card
+        and "SmolLM2-135M-Instruct" in card
+        and "**Generated, not real**" in card
+    )
+    assert "`user_preference`, settled by the audit's policy: " in card and "own sentence 5" in card
+    assert "how much is ungrounded: not measured" in card
+    assert f"Fingerprint of the content: `{tables.info['fingerprint']}`" in card
+
+
+def test_leaks_are_found_where_there_are_some(sample_dir):
+    """Ids renamed so that each user's test item follows the one before it, and a test text moved into training."""
+    tables = load_tables(sample_dir)
+    clean = measure(tables)
+    assert clean["held_out_texts"] == 0 and clean["id_order"]["hr@5"] < 0.1
+    rows = tables.interactions.to_pylist()
+    for row in rows:
+        row["items"] = [*row["items"][:-1], row["items"][-2] + 2]
+    leaky = Tables(dict(tables.rationales), tables.interactions, tables.candidates, tables.catalog, tables.info)
+    leaky.interactions = type(tables.interactions).from_pylist(rows, schema=tables.interactions.schema)
+    train = tables.rationales["train"].slice(0, 1).to_pylist()
+    train[0] |= {"user": rows[0]["user"], "item": rows[0]["items"][-1]}
+    leaky.rationales["train"] = type(tables.interactions).from_pylist(train, schema=tables.rationales["train"].schema)
+    found = measure(leaky)
+    assert found["held_out_texts"] == 1
+    assert found["id_order"]["hr@5"] == 1.0 and found["id_order"]["ndcg@5"] == pytest.approx(0.6309, abs=1e-4)
+    assert found["id_order"]["chance"] == pytest.approx(5 / 240)
+
+
+def test_grounding_comes_from_the_audit_or_from_the_scores(sample_dir, tmp_path):
+    tables = load_tables(sample_dir)
+    audit = tmp_path / "audit.jsonl"
+    half = {"score": 0.9, "flags": [], "unsupported": []}
+    lines = [{"review_row": n, "user_preference": half, "item_attributes": half | {"score": 0.1}} for n in range(4)]
+    lines.append({"review_row": 9, "user_preference": {"score": 0.0, "flags": ["empty"]}, "item_attributes": half})
+    audit.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    card = dataset_card("rdrec/d", tables, audit)
+    assert "- `user_preference`: ungrounded 0.0%" in card and "of 4 halves" in card
+    assert "- `item_attributes`: ungrounded 80.0%" in card and "of 5 halves" in card
+    audit.write_text('{"review_row": 1}\n')
+    with pytest.raises(PublishError, match="audit.jsonl line 1: not a line of an audit.jsonl"):
+        dataset_card("rdrec/d", tables, audit)
+    with pytest.raises(PublishError, match="--audit .*: no such file"):
+        dataset_card("rdrec/d", tables, tmp_path / "none.jsonl")
+    rows = tables.rationales["train"].to_pylist()
+    for place, row in enumerate(rows):
+        if row["provenance"] is not None:
+            nothing_chosen = {"user_preference_choice": None, "item_attributes_choice": None}
+            row["provenance"] |= {"user_preference_grounding": float(place % 2)} | nothing_chosen
+    scored = type(tables.interactions).from_pylist(rows, schema=tables.rationales["train"].schema)
+    empty = {split: table.slice(0, 0) for split, table in tables.rationales.items()}
+    held = Tables(empty | {"train": scored}, tables.interactions, tables.candidates, tables.catalog, tables.info)
+    assert "scored rows below the threshold 0.5" in dataset_card("rdrec/d", held)
+
+
+def test_a_dataset_that_was_changed_is_not_published(sample_dir, tmp_path):
+    from dataset_builder.tables import write_dataset
+
+    tables = load_tables(sample_dir)
+    info = {**tables.info, "fingerprint": "0" * 64}
+    changed = Tables(tables.rationales, tables.interactions, tables.candidates, tables.catalog, info)
+    folder = write_dataset(changed, tmp_path / "changed")
+    assert fingerprint(tables) == tables.info["fingerprint"]
+    with pytest.raises(DatasetError, match="its tables were changed after they were built"):
+        contents.dataset_files(folder)
+
+
+def test_templates_name_every_entry_point():
+    for kind, names in {
+        "model": ("AutoModel", "AutoTokenizer", "pipeline(", "load_dataset", "accelerate launch", "sha256sum"),
+        "dataset": ("load_dataset", "streaming=True", "revision=", "train.py --dataset"),
+    }.items():
+        text = cards.TEMPLATES[kind].read_text()
+        assert all(name in text for name in names), kind
