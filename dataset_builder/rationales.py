@@ -1,12 +1,13 @@
 """Reader of distilled rationales, as JSON lines or Parquet: one row a review, joined on `review_row`.
 
 Columns: `review_row` (data row of the reviews file, from 0), `user_preference`, `item_attributes` (one of them may be
-empty), and optional `teacher`, `prompt`, and for each half H `H_grounding` (its score) and `H_choice` (what the audit's
-policy did).
+empty), and optional `teacher`, `prompt`, `flags` (of the whole answer), and for each half H `H_grounding` (its score)
+and `H_choice` (what the audit's policy did). A half that was cut at the teacher's token limit is left out.
 """
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,14 @@ from .files import existing_file, numbered_lines
 # The two halves of a rationale: columns of the tables, and names of the tasks that learn to write them.
 RATIONALE_TASKS = ("user_preference", "item_attributes")
 COLUMNS = ("review_row", *RATIONALE_TASKS)
+CUT_FLAGS = frozenset({"cut_off", "too_long"})
+
+_SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f]['\"\u2019\u201d)\]*_`\s]*$")
+
+
+def ends_as_sentence(half: str) -> bool:
+    """Whether a half has the end of a sentence; one without it was cut."""
+    return bool(_SENTENCE_END.search(half[-40:]))
 
 
 def rationale(row: Mapping[str, Any], teacher: str, prompt: str) -> dict[str, Any] | None:
@@ -44,8 +53,9 @@ def rationale(row: Mapping[str, Any], teacher: str, prompt: str) -> dict[str, An
 def read_rationales(path: str | Path, *, teacher: str, prompt: str, skipped: Counter[str]) -> dict[int, dict[str, Any]]:
     """Read a file of rationales.
 
-    Counts `duplicate_rationale` (a review's first row stays) and `empty_rationale` (both halves empty) in `skipped`,
-    and notes `rationale_of_one_half`.
+    Counts `duplicate_rationale` (a review's first row stays), `half_cut_off` (a half that ends in the middle of a
+    sentence, of an answer that was flagged as cut) and `empty_rationale` (both halves empty) in `skipped`, and notes
+    `rationale_of_one_half`.
 
     Returns
     -------
@@ -69,7 +79,9 @@ def read_rationales(path: str | Path, *, teacher: str, prompt: str, skipped: Cou
         if number in found:
             skipped["duplicate_rationale"] += 1
             continue
-        made = rationale(row, teacher, prompt)
+        cut = _cut_halves(row)
+        skipped.update({"half_cut_off": len(cut)} if cut else {})
+        made = rationale({**row, **dict.fromkeys(cut)}, teacher, prompt)
         if made is None:
             skipped["empty_rationale"] += 1
             continue
@@ -77,6 +89,15 @@ def read_rationales(path: str | Path, *, teacher: str, prompt: str, skipped: Cou
             skipped["rationale_of_one_half"] += 1
         found[number] = made
     return found
+
+
+def _cut_halves(row: Mapping[str, Any]) -> list[str]:
+    """Halves that were cut. The policy's own choices are whole: the flags speak of the first answer."""
+    flags = row.get("flags")
+    if not isinstance(flags, list) or CUT_FLAGS.isdisjoint(flag for flag in flags if isinstance(flag, str)):
+        return []
+    of_teacher = [name for name in RATIONALE_TASKS if row.get(f"{name}_choice") in (None, "kept")]
+    return [name for name in of_teacher if (half := _sentence(row.get(name))) and not ends_as_sentence(half)]
 
 
 def _json_rows(path: str | Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -4,7 +4,7 @@
     python -m research.distill_throughput --stream 1000000         # so many reviews, answers without a server
 
 The first asks a chat server in another process that takes 200 ms for each answer; the rate counts from the first
-to the last journaled answer of the whole run, rising limit and flushes of the disk included. The second runs
+to the last journaled answer of the whole run, flushes of the disk included. The second runs
 everything but HTTP (reading, planning, asking, journal, Parquet) over a streamed source that is never in memory.
 """
 
@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from rdrec.distillation.client import Answer
+from rdrec.distillation.responses import Completion
 from rdrec.distillation.run import distill
 from rdrec.distillation.settings import Settings
 from tests.fakes.loopback import sentences
@@ -126,8 +126,8 @@ def with_server(count: int, concurrency: int, delay: float) -> None:
 
 
 def without_server(count: int) -> None:
-    async def ask(messages: list[dict[str, str]], seed: int, temperature: float | None = None) -> Answer:
-        return Answer(sentences(messages[-1]["content"]), "stop", 20)
+    async def ask(messages: list[dict[str, str]], seed: int, temperature: float | None = None) -> Completion:
+        return Completion(sentences(messages[-1]["content"]), "stop", 20)
 
     with tempfile.TemporaryDirectory() as place:
         settings = Settings(reviews="-", endpoint=[], output=place, prompt="published", model="teacher")

@@ -35,7 +35,7 @@ SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
 FILES = sorted(
     path for package in ("modeling_rdrec", "dataset_builder", "rdrec") for path in (ROOT / package).rglob("*.py")
 )
-PROJECT = {"modeling_rdrec", "dataset_builder", "rdrec", "tests", "benchmarks", *SCRIPTS}
+PROJECT = {"modeling_rdrec", "dataset_builder", "rdrec", "tests", "benchmarks", "research", *SCRIPTS}
 
 
 def module_name(path: Path) -> str:
@@ -126,18 +126,19 @@ def test_scripts_import_no_script():
         f"{name}.py imports {other}"
         for name in SCRIPTS
         for other in imports_of(ROOT / f"{name}.py")
-        if other.split(".")[0] in {*SCRIPTS, "tests", "benchmarks"}
+        if other.split(".")[0] in {*SCRIPTS, "tests", "benchmarks", "research"}
     }
     assert not found
 
 
-def test_tests_import_no_benchmark_and_benchmarks_only_the_fakes():
+def test_tests_import_no_benchmark_or_research_and_these_only_the_fakes():
     def imported(folder: str, package: str) -> set[str]:
         found = {name for path in (ROOT / folder).rglob("*.py") for name in imports_of(path)}
         return {name for name in found if name.split(".")[0] == package}
 
-    assert not imported("tests", "benchmarks")
-    assert {name for name in imported("benchmarks", "tests") if not name.startswith("tests.fakes.")} == set()
+    for folder in ("benchmarks", "research"):
+        assert not imported("tests", folder)
+        assert {name for name in imported(folder, "tests") if not name.startswith("tests.fakes.")} == set()
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:

@@ -15,20 +15,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from rdrec.errors import DatasetError
+from rdrec.errors import UserError
 
-from .client import Answer, GaveUp, ServerLost
+from .client import GaveUp, ServerLost
+from .endpoints import ServerError
 from .journal import Journal
+from .responses import Completion
 
 
 WAITING = 1024  # answers that may wait for the disk
-PROVEN_BROKEN = 16  # so many refusals before any answer: the request is wrong, not the reviews
+PROVEN_BROKEN = 16  # so many questions without an answer before any has one: the request is wrong, not the reviews
+NO_ANSWER = frozenset({"rejected", "failed", "only_thoughts"})  # flags of a completion that answers nothing
 
-# (messages, seed, temperature or None for that of the settings) -> answer
-Ask = Callable[[list[dict[str, str]], int, float | None], Awaitable[Answer]]
+# (messages, seed, temperature or None for that of the settings) -> what the teacher wrote
+Teacher = Callable[[list[dict[str, str]], int, float | None], Awaitable[Completion]]
+Pending = tuple["Question", Completion]  # a completion on its way to the journal
 
 
-class Stopped(DatasetError):
+class Stopped(UserError):
     """The run ended before all was done; what was answered is in the journal, and the same command goes on."""
 
 
@@ -79,12 +83,12 @@ class Asking:
         self.failed = 0
         self._last_failure = ""
         self._kept = len(journal.keys)
-        self._proven = len(journal.keys) > 0
-        self._held: list[tuple[Question, Answer]] = []  # refusals before the first answer
+        self._proven = len(journal.keys) > 0  # a question had an answer, so the request as such is right
+        self._held: list[Pending] = []  # completions without an answer from before that
 
     async def all(
         self,
-        ask: Ask,
+        teacher: Teacher,
         questions: Iterator[Question],
         offsets: np.ndarray,
         bar: tqdm,
@@ -94,7 +98,7 @@ class Asking:
 
         Parameters
         ----------
-        ask : coroutine function
+        teacher : coroutine function
         questions : iterator of Question
         offsets : np.ndarray
             [n] int64, filled in.
@@ -107,29 +111,17 @@ class Asking:
         ------
         Stopped
             Servers lost, or questions without an answer that are not allowed to fail.
-        DatasetError
-            The server refuses everything, or the disk failed.
+        ServerError
+            The server answers nothing of what it is asked.
+        UserError
+            The disk failed.
         """
-        waiting: asyncio.Queue[tuple[Question, Answer]] = asyncio.Queue(WAITING)
-        workers = [asyncio.create_task(self._work(ask, questions, waiting)) for _ in range(self.concurrency)]
+        waiting: asyncio.Queue[Pending] = asyncio.Queue(WAITING)
+        workers = [asyncio.create_task(self._work(teacher, questions, waiting)) for _ in range(self.concurrency)]
         keeper = asyncio.create_task(self._keep(waiting, offsets, bar, at_once))
         try:
-            try:
-                pending: set[asyncio.Task[None]] = set(workers)
-                while pending:
-                    done, pending = await asyncio.wait([*pending, keeper], return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        task.result()  # raises what stopped it
-                    pending.discard(keeper)
-                await _drained(waiting, keeper)
-                if keeper.done():
-                    keeper.result()
-            finally:
-                # However it ends: no new questions, and what was answered goes to disk.
-                await _cancel(workers)
-                await _drained(waiting, keeper)
-                await _cancel([keeper])
-        except DatasetError as error:
+            await _until_kept(workers, keeper, waiting)
+        except UserError as error:
             if self._kept or isinstance(error, ServerLost):
                 raise Stopped(f"{error}; {self.count()}") from error
             raise
@@ -137,42 +129,45 @@ class Asking:
             tqdm.write(f"note: {self.count()}", file=sys.stderr)
             raise
         if self._held:
-            raise DatasetError(f"the server refuses every request ({self._held[0][1].text}); see its log")
+            raise _broken(self._held[0][1])
         if self.failed:
             raise Stopped(
                 f"{self.failed} texts got no answer ({self._last_failure}); {self.count()}; "
                 "--allow_failures leaves them empty"
             )
 
-    async def _work(
-        self, ask: Ask, questions: Iterator[Question], waiting: "asyncio.Queue[tuple[Question, Answer]]"
-    ) -> None:
+    async def _work(self, teacher: Teacher, questions: Iterator[Question], waiting: "asyncio.Queue[Pending]") -> None:
         for question in questions:
             seed = (self.seed * 1_000_003 + question.key) % 2**31
             try:
-                answer = await ask(question.messages, seed, question.temperature)
+                completion = await teacher(question.messages, seed, question.temperature)
             except GaveUp as error:
                 self._last_failure = str(error)
-                self.failed += not self.allow_failures
+                completion = Completion(str(error), "error", 0, ("failed",))
                 if not self.allow_failures:
+                    self.failed += 1
+                    if not self._proven and self.failed >= PROVEN_BROKEN:
+                        raise _broken(completion) from None
                     continue
-                answer = Answer(str(error), "error", 0, ("failed",))
-            if not self._proven:
-                if "rejected" in answer.flags:
-                    # Kept back until an answer shows that the request as such is right.
-                    self._held.append((question, answer))
-                    if len(self._held) >= PROVEN_BROKEN:
-                        raise DatasetError(f"the server refuses every request ({answer.text}); see its log")
-                    continue
-                self._proven = True
-                for one in self._held:
-                    await waiting.put(one)
-                self._held = []
-            await waiting.put((question, answer))
+            for one in self._released(question, completion):
+                await waiting.put(one)
+
+    def _released(self, question: Question, completion: Completion) -> list[Pending]:
+        """What may go to the journal now: nothing is kept before an answer shows that the request as such is right."""
+        if self._proven:
+            return [(question, completion)]
+        self._held.append((question, completion))
+        if NO_ANSWER.isdisjoint(completion.flags):
+            self._proven = True
+            released, self._held = self._held, []
+            return released
+        if len(self._held) >= PROVEN_BROKEN:
+            raise _broken(completion)
+        return []
 
     async def _keep(
         self,
-        waiting: "asyncio.Queue[tuple[Question, Answer]]",
+        waiting: "asyncio.Queue[Pending]",
         offsets: np.ndarray,
         bar: tqdm,
         at_once: Callable[[], dict[str, Any]],
@@ -184,26 +179,57 @@ class Asking:
                 batch.append(waiting.get_nowait())
             # Shielded: cancelled in the middle of a write, the next write would begin inside it.
             await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._keep_batch, batch, offsets))
-            for _, answer in batch:
-                self.tokens += answer.tokens
+            for _, completion in batch:
+                self.tokens += completion.tokens
                 self._kept += 1
                 waiting.task_done()
             bar.set_postfix({"tokens": f"{self.tokens:,}", "failed": self.failed, **at_once()}, refresh=False)
             bar.update(len(batch))
 
-    def _keep_batch(self, batch: list[tuple[Question, Answer]], offsets: np.ndarray) -> None:
+    def _keep_batch(self, batch: list[Pending], offsets: np.ndarray) -> None:
         entries = []
-        for question, answer in batch:
-            entry: dict[str, Any] = {"key": f"{question.key:016x}", "text": answer.text}
-            entry |= {"finish": answer.finish, "tokens": answer.tokens}
-            if answer.flags:
-                entry["flags"] = list(answer.flags)
+        for question, completion in batch:
+            entry: dict[str, Any] = {"key": f"{question.key:016x}", "text": completion.text}
+            entry |= {"finish": completion.finish, "tokens": completion.tokens}
+            if completion.flags:
+                entry["flags"] = list(completion.flags)
             entries.append(entry)
         places = self.journal.append(entries)
         offsets[[question.number for question, _ in batch]] = places
 
 
-async def _drained(waiting: "asyncio.Queue[tuple[Question, Answer]]", keeper: "asyncio.Task[None]") -> None:
+def _broken(completion: Completion) -> ServerError:
+    """The error for a run in which no question has an answer."""
+    if "only_thoughts" in completion.flags:
+        return ServerError(
+            "the model thinks and never comes to its answer; give it more --max_tokens, or switch its thinking off at "
+            "the server"
+        )
+    return ServerError(f"the server refuses every request ({completion.text}); see its log")
+
+
+async def _until_kept(
+    workers: list["asyncio.Task[None]"], keeper: "asyncio.Task[None]", waiting: "asyncio.Queue[Pending]"
+) -> None:
+    """Until all workers are done and their answers on disk; raises what stopped one of them."""
+    try:
+        pending: set[asyncio.Task[None]] = set(workers)
+        while pending:
+            done, pending = await asyncio.wait([*pending, keeper], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # raises what stopped it
+            pending.discard(keeper)
+        await _drained(waiting, keeper)
+        if keeper.done():
+            keeper.result()
+    finally:
+        # However it ends: no new questions, and what was answered goes to disk.
+        await _cancel(workers)
+        await _drained(waiting, keeper)
+        await _cancel([keeper])
+
+
+async def _drained(waiting: "asyncio.Queue[Pending]", keeper: "asyncio.Task[None]") -> None:
     """Until every answer is on disk, or the disk failed."""
     joined = asyncio.create_task(waiting.join())
     await asyncio.wait([joined, keeper], return_when=asyncio.FIRST_COMPLETED)

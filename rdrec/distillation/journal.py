@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rdrec.errors import DatasetError
+from rdrec.errors import UserError
 
 
 FORMAT = 1
@@ -38,7 +38,7 @@ class Journal:
 
     Raises
     ------
-    DatasetError
+    UserError
         Another process holds it, it is of another format, or a line before the last is damaged.
     """
 
@@ -50,7 +50,7 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._file)
-            raise DatasetError(
+            raise UserError(
                 f"{self.path.parent}: another run is writing there; wait for it or name another --output"
             ) from None
         self._reader = open(self.path, "rb")  # noqa: SIM115
@@ -87,7 +87,7 @@ class Journal:
                 damaged = number
                 break
             if found != FORMAT:
-                raise DatasetError(f"{self.path}: format {found}, this version reads {FORMAT}; name another --output")
+                raise UserError(f"{self.path}: format {found}, this version reads {FORMAT}; name another --output")
             if key is None:
                 self.header = entry
             else:
@@ -98,7 +98,7 @@ class Journal:
             return
         # Only the last write can be torn. Whole lines after a damaged one mean that something else went wrong.
         if any(_is_whole(line) for line in self._reader):
-            raise DatasetError(
+            raise UserError(
                 f"{self.path} line {damaged}: damaged; delete that line to have its review asked again, then go on"
             )
         os.ftruncate(self._file, self._end)
@@ -120,7 +120,7 @@ class Journal:
 
         Raises
         ------
-        DatasetError
+        UserError
             The disk is full or failed. What was written before is intact, of these entries nothing is kept.
         """
         lines = [_line(entry) for entry in entries]
@@ -143,7 +143,7 @@ class Journal:
             except OSError as error:
                 with suppress(OSError):
                     os.ftruncate(self._file, self._end)
-                raise DatasetError(
+                raise UserError(
                     f"{self.path}: cannot be written ({error.strerror}); every answer before is safe, make room"
                 ) from error
             self._end += len(data)

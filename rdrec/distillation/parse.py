@@ -5,13 +5,14 @@
 Read are JSON objects, numbered sentences, labelled sentences, and two bare sentences of which one names the user or
 the item. What is plainly repairable is repaired and flagged: text around the JSON, single quotes, a missing bracket.
 
+What a reasoning model thinks before it answers is never read. Where an answer was cut, thoughts may stand there without
+any tag that says so: then only an answer that begins with its form is read.
+
 | flag | meaning |
 | --- | --- |
-| empty | no letter or digit in the answer |
-| off_format | neither form could be found: both halves empty |
+| empty, off_format, cut_off | see the table in `rdrec.grounding.flags`: an audited half has them, too |
 | repaired | found, but not in the form asked for |
-| cut_off | the answer ends before its end: token limit, or JSON that is not closed |
-| too_long | longer than MAX_ANSWER_CHARS; only the beginning was kept |
+| too_long | MAX_ANSWER_CHARS or longer; only the beginning was kept |
 | refusal | the teacher declined |
 | other_language | not English |
 | unknown_user_preference, unknown_item_attributes | the teacher said "unknown": the half is empty |
@@ -23,8 +24,12 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from dataset_builder.rationales import RATIONALE_TASKS, ends_as_sentence
+from rdrec.grounding.flags import CUT_OFF, EMPTY, OFF_FORMAT
 
-HALVES = ("user_preference", "item_attributes")
+from .thoughts import without_thoughts
+
+
 MAX_ANSWER_CHARS = 8000  # about ten times the longest answer the prompts allow
 
 _REFUSAL = re.compile(
@@ -56,8 +61,7 @@ _BULLET = re.compile(r"^\s*(?:[-*•–]|\d[.)])\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(A-Z])")
 _OF_USER = re.compile(r"\b(?:user|users|customer|buyer|reviewer|purchaser|they|he|she)\b", re.IGNORECASE)
 _OF_ITEM = re.compile(r"\b(?:item|product|it|its|this)\b", re.IGNORECASE)
-_THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_THINKING = re.compile(r"<think(?:ing)?>.*", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"\A\s*```(?:json)?\s*", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+")
 # Any English sentence of five words or more holds one of these.
 _ENGLISH = frozenset(
@@ -83,43 +87,60 @@ def parse_answer(text: str, finish: str = "stop") -> Parsed:
     finish : str
         The server's reason to end; "length" means that the answer was cut.
     """
-    flags = {"cut_off"} if finish == "length" else set()
-    if len(text) > MAX_ANSWER_CHARS:
+    flags = {CUT_OFF} if finish == "length" else set()
+    if len(text) >= MAX_ANSWER_CHARS:  # the client keeps so many of a longer one
         flags.add("too_long")
         text = text[:MAX_ANSWER_CHARS]
-    text = _THOUGHT.sub(" ", text)
-    if _THINKING.search(text):
-        flags.add("cut_off")  # it never came to its answer
-        text = _THINKING.sub("", text)
-    if not _has_content(text):
-        return Parsed((None, None), tuple(sorted(flags | {"empty"})))
-    found = _from_json(text, flags) or _from_labels(text, flags) or _from_numbers(text, flags) or _bare(text, flags)
+    text, is_open = without_thoughts(text)
+    if is_open:
+        flags.add(CUT_OFF)
+    if not has_content(text):
+        return Parsed((None, None), tuple(sorted(flags | {EMPTY})))
+    found = _found(text, flags)
     if found is None:
-        flags.add("refusal" if _REFUSAL.match(text) else "off_format")
+        flags.add("refusal" if _REFUSAL.match(text) else OFF_FORMAT)
         if _is_foreign(text):
             flags.add("other_language")
         return Parsed((None, None), tuple(sorted(flags)))
-    halves: list[str | None] = []
-    for half in HALVES:
-        sentence = _clean(found.get(half), half)
-        if sentence is None:
-            flags.add(f"missing_{half}")
-        elif _UNKNOWN.fullmatch(sentence):
-            flags.add(f"unknown_{half}")
-            sentence = None
-        elif _REFUSAL.match(sentence):
-            flags.add("refusal")
-            sentence = None
-        elif _is_foreign(sentence):
-            flags.add("other_language")
-        halves.append(sentence)
-    if {f"missing_{half}" for half in HALVES} <= flags:  # the form without the content
-        flags -= {f"missing_{half}" for half in HALVES}
-        flags.add("empty")
-    return Parsed((halves[0], halves[1]), tuple(sorted(flags)))
+    halves = (_half(found, RATIONALE_TASKS[0], flags), _half(found, RATIONALE_TASKS[1], flags))
+    if {f"missing_{half}" for half in RATIONALE_TASKS} <= flags:  # the form without the content
+        flags -= {f"missing_{half}" for half in RATIONALE_TASKS}
+        flags.add(EMPTY)
+    if "too_long" not in flags and not all(ends_as_sentence(half) for half in halves if half):
+        flags.add(CUT_OFF)
+    return Parsed(halves, tuple(sorted(flags)))
 
 
-def _has_content(text: str) -> bool:
+def _found(text: str, flags: set[str]) -> dict[str, Any] | None:
+    """The halves in whichever form they stand there, or None."""
+    if flags & {CUT_OFF, "too_long"} and not _begins_with_its_form(text):
+        return None
+    return _from_json(text, flags) or _from_labels(text, flags) or _from_numbers(text, flags) or _bare(text, flags)
+
+
+def _begins_with_its_form(text: str) -> bool:
+    text = _FENCE.sub("", text).strip()
+    begins = text.startswith("{") or _MARKED_LABEL.match(text) or _FIRST.match(text)
+    return bool(begins) and not _THIRD.search(text)
+
+
+def _half(found: dict[str, Any], half: str, flags: set[str]) -> str | None:
+    """One half as a sentence; None, and a flag, where there is none."""
+    sentence = _clean(found.get(half), half)
+    if sentence is None:
+        flags.add(f"missing_{half}")
+    elif _UNKNOWN.fullmatch(sentence):
+        flags.add(f"unknown_{half}")
+        sentence = None
+    elif _REFUSAL.match(sentence):
+        flags.add("refusal")
+        sentence = None
+    elif _is_foreign(sentence):
+        flags.add("other_language")
+    return sentence
+
+
+def has_content(text: str) -> bool:
     return any(character.isalnum() for character in text)
 
 
@@ -127,49 +148,72 @@ def _from_json(text: str, flags: set[str]) -> dict[str, Any] | None:
     start = text.find("{")
     if start < 0:
         return None
-    try:
-        made, end = json.JSONDecoder(strict=False).raw_decode(text, start)
-    except (ValueError, RecursionError):
-        made, end = None, -1
-    if isinstance(made, dict):
-        halves = _halves_of(made)
-        if halves:
-            if _has_content(text[:start].removeprefix("```json")) or _has_content(text[end:]):
-                flags.add("repaired")
-            return halves
-    end = text.rfind("}")
-    if end > start:
+    return _from_whole_json(text, start, flags) or _from_python(text, start, flags) or _from_fields(text, start, flags)
+
+
+def _from_whole_json(text: str, start: int, flags: set[str]) -> dict[str, Any] | None:
+    """The first object, where the answer begins with it; behind other text, which may be thoughts, the last one."""
+    is_first = not has_content(_FENCE.sub("", text[:start]))
+    halves: dict[str, Any] = {}
+    is_last = False
+    while start >= 0 and not (halves and is_first):
         try:
-            made = ast.literal_eval(text[start : end + 1])  # single quotes, trailing commas
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            made = None
-        if isinstance(made, dict) and (halves := _halves_of(made)):
-            flags.add("repaired")
-            return halves
-    # Broken JSON: take each half's string by itself, the last one perhaps not closed.
+            made, end = json.JSONDecoder(strict=False).raw_decode(text, start)
+        except (ValueError, RecursionError):
+            made, end = {}, start + 1
+        if found := _halves_of(made):
+            halves, is_last = found, not has_content(text[end:])
+        start = text.find("{", end)
+    if halves and not (is_first and is_last):
+        flags.add("repaired")
+    return halves
+
+
+def _from_python(text: str, start: int, flags: set[str]) -> dict[str, Any] | None:
+    """Single quotes and trailing commas are no JSON, but Python."""
+    end = text.rfind("}")
+    if end < start:
+        return None
+    try:
+        made = ast.literal_eval(text[start : end + 1])
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    halves = _halves_of(made) if isinstance(made, dict) else {}
+    if halves:
+        flags.add("repaired")
+    return halves
+
+
+def _from_fields(text: str, start: int, flags: set[str]) -> dict[str, str]:
+    """Broken JSON: each half's string by itself, the last one perhaps not closed."""
     halves = {}
-    for half in HALVES:
+    for half in RATIONALE_TASKS:
         field = re.search(rf'["\']{half}["\']\s*:\s*"((?:[^"\\]|\\.)*)("?)', text, re.DOTALL)
         if field:
             halves[half] = _unescaped(field[1])
             if not field[2]:
-                flags.add("cut_off")
+                flags.add(CUT_OFF)
     if halves:
         flags.add("repaired")
-        if end < start:
-            flags.add("cut_off")
-    return halves or None
+        if text.rfind("}") < start:
+            flags.add(CUT_OFF)
+    return halves
 
 
 def _halves_of(made: dict[Any, Any]) -> dict[str, Any]:
+    """What stands under names that mean the halves."""
     halves: dict[str, Any] = {}
     for key, value in made.items():
         name = str(key).lower()
         if "evidence" in name:
             continue
-        half = HALVES[0] if "user" in name or "prefer" in name else None
-        half = HALVES[1] if half is None and ("item" in name or "attribute" in name or "product" in name) else half
-        if half and half not in halves:
+        if "user" in name or "prefer" in name:
+            half = RATIONALE_TASKS[0]
+        elif "item" in name or "attribute" in name or "product" in name:
+            half = RATIONALE_TASKS[1]
+        else:
+            continue
+        if half not in halves:
             if isinstance(value, list):
                 value = ", ".join(part for part in value if isinstance(part, str))
             halves[half] = value if isinstance(value, str) else ""
@@ -196,24 +240,31 @@ def _from_labels(text: str, flags: set[str]) -> dict[str, str] | None:
 
 
 def _from_numbers(text: str, flags: set[str]) -> dict[str, str] | None:
-    first = _FIRST.search(text)
-    if first is None:
+    firsts = list(_FIRST.finditer(text))
+    if not firsts:
         return None
-    second = _SECOND_OF_LINE.search(text, first.end()) or _SECOND_INLINE.search(text, first.end())
+    if has_content(text[: firsts[0].start()]):
+        firsts.reverse()  # the text before may be thoughts with numbers of their own; the last pair is the answer
+    pairs = ((first, _second_after(text, first.end())) for first in firsts[:20])
+    first, second = next((pair for pair in pairs if pair[1]), (firsts[0], None))
     if second is None:
-        return {HALVES[0]: _paragraph(text[first.end() :])}
+        return {RATIONALE_TASKS[0]: _paragraph(text[first.end() :])}
     third = _THIRD.search(text, second.end())
-    if third or _has_content(text[: first.start()]):
+    if third or has_content(text[: first.start()]):
         flags.add("repaired")
     rest = text[second.end() : third.start() if third else len(text)]
-    return {HALVES[0]: _paragraph(text[first.end() : second.start()]), HALVES[1]: _paragraph(rest)}
+    return {RATIONALE_TASKS[0]: _paragraph(text[first.end() : second.start()]), RATIONALE_TASKS[1]: _paragraph(rest)}
+
+
+def _second_after(text: str, place: int) -> "re.Match[str] | None":
+    return _SECOND_OF_LINE.search(text, place) or _SECOND_INLINE.search(text, place)
 
 
 def _bare(text: str, flags: set[str]) -> dict[str, str] | None:
     """Two sentences without any mark, when what they speak of tells which is which."""
     if _REFUSAL.match(text):
         return None
-    parts = [_BULLET.sub("", line) for line in text.strip().splitlines() if _has_content(line)]
+    parts = [_BULLET.sub("", line) for line in text.strip().splitlines() if has_content(line)]
     if len(parts) == 1:
         parts = _SENTENCE_END.split(parts[0])
     if len(parts) != 2:
@@ -222,12 +273,12 @@ def _bare(text: str, flags: set[str]) -> dict[str, str] | None:
     if not of_user or not of_item:
         return None
     flags.add("repaired")
-    return dict(zip(HALVES, parts, strict=True))
+    return dict(zip(RATIONALE_TASKS, parts, strict=True))
 
 
 def _paragraph(text: str) -> str:
     """The first paragraph that has content: what follows is the teacher's small talk."""
-    return next((part for part in re.split(r"\n\s*\n", text) if _has_content(part)), "")
+    return next((part for part in re.split(r"\n\s*\n", text) if has_content(part)), "")
 
 
 def _clean(sentence: Any, half: str) -> str | None:
@@ -235,7 +286,7 @@ def _clean(sentence: Any, half: str) -> str | None:
         return None
     sentence = " ".join(sentence.replace("\ufffd", "").split()).strip('*_`"“”{} ')
     sentence = re.sub(rf"^{_LABEL[half]}\s*[:–—]\s*", "", sentence, flags=re.IGNORECASE).strip('*_"“” ')
-    return sentence if _has_content(sentence) else None
+    return sentence if has_content(sentence) else None
 
 
 def _is_foreign(text: str) -> bool:

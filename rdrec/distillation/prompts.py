@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from rdrec.errors import DatasetError
+from rdrec.errors import UserError
 
 
 FOLDER = Path(__file__).parent / "prompt_files"
@@ -98,7 +98,7 @@ def load_prompt(name: str) -> Prompt:
 
     Raises
     ------
-    DatasetError
+    UserError
         No such prompt, not YAML, a key missing, or a place for the review that is missing or there twice.
     """
     path = FOLDER / f"{name}.yaml"
@@ -106,27 +106,20 @@ def load_prompt(name: str) -> Prompt:
         path = Path(name)
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
-        raise DatasetError(f"--prompt {name}: no such prompt; choose one of {known}, or give a file")
+        raise UserError(f"--prompt {name}: no such prompt; choose one of {known}, or give a file")
     content = path.read_bytes()
     try:
         made = yaml.safe_load(content)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from error
     missing = sorted(KEYS - made.keys()) if isinstance(made, dict) else sorted(KEYS)
     if missing:
-        raise DatasetError(f"{path}: no {missing[0]!r}; a prompt file has {', '.join(sorted(KEYS))}")
+        raise UserError(f"{path}: no {missing[0]!r}; a prompt file has {', '.join(sorted(KEYS))}")
     wordings = [made["user"].strip(), made.get("user_again", made["user"]).strip()]
     for wording in wordings:
         if wording.count(PLACE) != 1:
-            raise DatasetError(f"{path}: write {PLACE} once in each turn; it is there {wording.count(PLACE)} times")
-    turns: list[dict[str, str]] = []
-    for example in made.get("examples", []):
-        before, after = wordings[bool(turns)].split(PLACE)
-        review, _ = prepare(example["review"], len(example["review"]))
-        answer = example["answer"]
-        turns.append({"role": "user", "content": f"{before}{review}{after}"})
-        written = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-        turns.append({"role": "assistant", "content": written})
+            raise UserError(f"{path}: write {PLACE} once in each turn; it is there {wording.count(PLACE)} times")
+    turns = _example_turns(made.get("examples", []), wordings)
     before, after = wordings[bool(turns)].split(PLACE)
     return Prompt(
         name=str(made["name"]),
@@ -141,3 +134,16 @@ def load_prompt(name: str) -> Prompt:
         top_p=float(made["top_p"]),
         max_tokens=int(made["max_tokens"]),
     )
+
+
+def _example_turns(examples: list[dict[str, Any]], wordings: list[str]) -> list[dict[str, str]]:
+    """The chat of a prompt's examples; `wordings` are the user's first turn and all later ones."""
+    turns: list[dict[str, str]] = []
+    for example in examples:
+        before, after = wordings[bool(turns)].split(PLACE)
+        review, _ = prepare(example["review"], len(example["review"]))
+        answer = example["answer"]
+        turns.append({"role": "user", "content": f"{before}{review}{after}"})
+        written = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+        turns.append({"role": "assistant", "content": written})
+    return turns

@@ -13,7 +13,7 @@ import hashlib
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -28,12 +28,13 @@ from dataset_builder.files import existing_file
 from dataset_builder.rationales import RATIONALE_TASKS
 from dataset_builder.reviews import Review, ReviewSource, read_reviews
 from rdrec.durable import whole_file, write_json
-from rdrec.errors import DatasetError
+from rdrec.errors import UserError
 from rdrec.grounding.policy import Policy
 from rdrec.grounding.score import model_folder
 
-from .asking import Ask, Asking, Question, Stopped, key_of
+from .asking import Asking, Question, Stopped, Teacher, key_of
 from .client import Pool, teacher_name
+from .endpoints import ServerError
 from .journal import Journal
 from .prompts import Prompt, load_prompt, prepare
 from .second_look import JUDGE_FILE, SecondLook, halves_of
@@ -74,7 +75,7 @@ LOOK_GROUP = 4_000  # rows that the policy looks at together, and whose re-asks 
 
 
 def distill(
-    settings: Settings, *, reviews: ReviewSource | None = None, ask: Ask | None = None, progress: bool = True
+    settings: Settings, *, reviews: ReviewSource | None = None, ask: Teacher | None = None, progress: bool = True
 ) -> dict[str, Any]:
     """Distil reviews; go on where an earlier run in the same folder stopped.
 
@@ -84,8 +85,8 @@ def distill(
     reviews : path or callable, optional
         Instead of `settings.reviews`, see `dataset_builder.reviews`.
     ask : coroutine function, optional
-        Instead of the servers: gets the messages, a seed and a temperature (None: that of the settings), returns an
-        Answer. Needs `settings.model`.
+        Instead of the servers: gets the messages, a seed and a temperature (None: that of the settings), returns a
+        Completion. Needs `settings.model`.
     progress : bool
         Show progress bars.
 
@@ -98,14 +99,16 @@ def distill(
     ------
     Stopped
         Servers lost midway, a full disk, or reviews without an answer.
-    DatasetError
-        Settings or reviews that cannot be used, other settings than the journal's, a folder in use, no server.
+    ServerError
+        No server, or one that does not take what it is asked.
+    UserError
+        Settings or reviews that cannot be used, other settings than the journal's, a folder in use.
     """
     return asyncio.run(_Run(settings, reviews or settings.reviews, ask, progress).go())
 
 
 class _Run:
-    def __init__(self, settings: Settings, reviews: ReviewSource, ask: Ask | None, progress: bool):
+    def __init__(self, settings: Settings, reviews: ReviewSource, ask: Teacher | None, progress: bool):
         self.settings = settings
         self.reviews = reviews
         self.ask = ask
@@ -118,15 +121,15 @@ class _Run:
         }
         self.policy = None if settings.policy == "off" else Policy(asks=settings.asks, fallback=settings.policy)
         self.judge_prompt = load_prompt(str(JUDGE_FILE)) if settings.judge else None
-        self.away: DatasetError | None = None  # why no server can be reached
+        self.away: ServerError | None = None  # why no server can be reached
 
     async def go(self) -> dict[str, Any]:
         if not callable(self.reviews):
             existing_file(self.reviews)
         if self.folder.exists() and not self.folder.is_dir():
-            raise DatasetError(f"{self.folder}: is a file; name a folder")
+            raise UserError(f"{self.folder}: is a file; name a folder")
         if (self.folder / OUTPUT_FILE).exists() and not (self.folder / JOURNAL_FILE).exists():
-            raise DatasetError(f"{self.folder}: holds {OUTPUT_FILE} but no journal; name another --output")
+            raise UserError(f"{self.folder}: holds {OUTPUT_FILE} but no journal; name another --output")
         if self.policy is not None:
             model_folder()  # told now rather than after the last answer
         self.pool = self._pool(self.prompt, self.sampling) if self.ask is None else None
@@ -144,7 +147,7 @@ class _Run:
                         await judge.connect(self.settings.model)
                     return await self._go_on(judge.ask)
 
-    async def _go_on(self, judge: Ask | None) -> dict[str, Any]:
+    async def _go_on(self, judge: Teacher | None) -> dict[str, Any]:
         await self._ask_all()
         if self.policy is None:
             return self._write(None)
@@ -153,7 +156,7 @@ class _Run:
                 self.journal,
                 self.policy,
                 self.prompt,
-                ask=self.ask,
+                teacher=self.ask,
                 judge=(self.judge_prompt, judge or self.ask) if self.judge_prompt else None,
                 asking=self._asking,
                 away=self.away,
@@ -182,7 +185,7 @@ class _Run:
         known = None if header is None else header["settings"].get("model")
         try:
             model = await pool.connect(self.settings.model)
-        except DatasetError as error:
+        except ServerError as error:
             if not self.journal.keys or known is None:
                 raise
             self.away, model = error, self.settings.model or known
@@ -205,23 +208,9 @@ class _Run:
 
     def _plan(self, model: str) -> None:
         """Number the texts; compare the settings; find which texts the journal lacks."""
-        self.skipped: Counter[str] = Counter()
-        keys = array("Q")
-        digest = hashlib.sha256()
-        reviews = islice(read_reviews(self.reviews, skipped=self.skipped), self.settings.max_reviews)
-        bar = self._bar("reading reviews", " rows")
-        for review in reviews:
-            text, _ = prepare(review.text, self.settings.max_review_chars)
-            key = key_of(text) if text else 0
-            digest.update(key.to_bytes(8, "big"))
-            keys.append(key)
-            bar.update()
-        bar.close()
+        keys, digest = self._read_texts()
         # Texts are numbered by the order of their keys; `first` is the review that stands for all with its text.
-        self.texts, first, self.text_of_review = np.unique(
-            np.frombuffer(keys, dtype=np.uint64), return_index=True, return_inverse=True
-        )
-        self.offset_of_text = np.full(len(self.texts), -1, dtype=np.int64)
+        self.texts, first, self.text_of_review = np.unique(keys, return_index=True, return_inverse=True)
         no_text = bool(len(self.texts)) and self.texts[0] == 0
         self.total = len(self.texts) - int(no_text)
         self._compare(
@@ -234,20 +223,40 @@ class _Run:
                 "guided": self.settings.guided != "off" and self.prompt.schema is not None,
                 "max_review_chars": self.settings.max_review_chars,
                 "max_reviews": self.settings.max_reviews,
-                "reviews_sha256": digest.hexdigest(),
+                "reviews_sha256": digest,
             }
         )
+        self.offset_of_text = self._journaled()
+        self.to_ask = np.zeros(len(keys), dtype=bool)
+        self.to_ask[first[self.offset_of_text < 0]] = True
+        if no_text:
+            self.to_ask[first[0]] = False
+        self.missing = int(self.to_ask.sum())
+
+    def _read_texts(self) -> tuple[np.ndarray, str]:
+        """Each review's key (0: no text) as uint64, and a hash of them all."""
+        self.skipped: Counter[str] = Counter()
+        keys = array("Q")
+        digest = hashlib.sha256()
+        reviews = islice(read_reviews(self.reviews, skipped=self.skipped), self.settings.max_reviews)
+        with self._bar("reading reviews", " rows") as bar:
+            for review in reviews:
+                text, _ = prepare(review.text, self.settings.max_review_chars)
+                key = key_of(text) if text else 0
+                digest.update(key.to_bytes(8, "big"))
+                keys.append(key)
+                bar.update()
+        return np.frombuffer(keys, dtype=np.uint64), digest.hexdigest()
+
+    def _journaled(self) -> np.ndarray:
+        """Where the journal holds the answer to each text, int64; -1 where it does not."""
+        offsets = np.full(len(self.texts), -1, dtype=np.int64)
         held = np.frombuffer(self.journal.keys, dtype=np.uint64)
         place = np.searchsorted(self.texts, held)
         known = place < len(self.texts)
         known[known] = self.texts[place[known]] == held[known]
-        self.offset_of_text[place[known]] = np.frombuffer(self.journal.offsets, dtype=np.int64)[known]
-        to_ask = np.zeros(len(keys), dtype=bool)
-        to_ask[first[self.offset_of_text < 0]] = True
-        if no_text:
-            to_ask[first[0]] = False
-        self.to_ask = to_ask
-        self.missing = int(to_ask.sum())
+        offsets[place[known]] = np.frombuffer(self.journal.offsets, dtype=np.int64)[known]
+        return offsets
 
     def _compare(self, now: dict[str, Any]) -> None:
         if self.journal.header is None:
@@ -259,7 +268,7 @@ class _Run:
                 continue
             what = {"prompt_sha256": "the text of the prompt", "reviews_sha256": "the reviews"}.get(name)
             change = f"{what} changed" if what else f"{name} was {before.get(name)!r} and is now {value!r}"
-            raise DatasetError(f"{self.folder}: begun under other settings: {change}; name another --output")
+            raise UserError(f"{self.folder}: begun under other settings: {change}; name another --output")
 
     # ---- asking ----
 
@@ -289,66 +298,64 @@ class _Run:
         )
 
     def _at_once(self) -> dict[str, Any]:
-        return {"retries": self.pool.retries, "at once": self.pool.limit} if self.pool else {}
+        return {"retries": self.pool.retries, "at once": self.pool.at_once} if self.pool else {}
 
     def _count(self) -> str:
         done = int((self.offset_of_text >= 0).sum())
-        return f"{done:,} of {self.total:,} texts are done and kept; run the same command to go on"
+        left = f", {self.total - done:,} are left" if done < self.total else ""
+        return f"{done:,} of {self.total:,} texts are done and kept{left}; run the same command to go on"
 
     # ---- writing ----
 
     def _write(self, look: SecondLook | None) -> dict[str, Any]:
         """Write the rationales of all reviews, and what they are."""
-        teacher = teacher_name(self.journal.header["settings"]["model"])
-        counts: Counter[str] = Counter()
-        flag_counts: Counter[str] = Counter()
-        choices: dict[str, Counter[str]] = {half: Counter() for half in RATIONALE_TASKS}
         schema = SCHEMA if look is None else pa.unify_schemas([SCHEMA, POLICY_SCHEMA])
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            reviews = enumerate(islice(read_reviews(self.reviews, skipped=Counter()), len(self.to_ask)))
-            bar = self._bar("writing", " rows", len(self.to_ask))
-            while group := list(islice(reviews, LOOK_GROUP if look else ROW_GROUP)):
-                rows = [self._row(position, review, teacher) for position, review in group]
-                if look is not None:
-                    rows = look.apply(rows, [review.text for _, review in group])
-                    for half in RATIONALE_TASKS:
-                        choices[half].update(row[f"{half}_choice"] for row in rows)
-                counts["reviews"] += len(rows)
-                counts["rationales"] += sum(any(row[half] for half in RATIONALE_TASKS) for row in rows)
-                flag_counts.update(flag for row in rows for flag in row["flags"])
-                yield pa.RecordBatch.from_pylist(rows, schema)
-                bar.update(len(rows))
-            bar.close()
-
+        counts = _Counts()
         table_file, info_file = self.folder / OUTPUT_FILE, self.folder / INFO_FILE
         with (
+            self._bar("writing", " rows", len(self.to_ask)) as bar,
             _journal_is_intact(table_file),
             whole_file(table_file) as work,
             pq.ParquetWriter(work, schema, compression="zstd") as writer,
         ):
-            for batch in batches():
-                writer.write_batch(batch)
+            for rows in self._rows(look):
+                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
+                counts.add(rows)
+                bar.update(len(rows))
+        info = self._info(counts)
+        with _journal_is_intact(info_file):
+            write_json(info_file, info)
+        return info
+
+    def _rows(self, look: SecondLook | None) -> Iterator[list[dict[str, Any]]]:
+        """The output's rows in groups, as the policy leaves them."""
+        reviews = enumerate(islice(read_reviews(self.reviews, skipped=Counter()), len(self.to_ask)))
+        while group := list(islice(reviews, LOOK_GROUP if look else ROW_GROUP)):
+            rows = [self._row(position, review) for position, review in group]
+            yield rows if look is None else look.apply(rows, [review.text for _, review in group])
+
+    def _info(self, counts: "_Counts") -> dict[str, Any]:
         info = {
-            "settings": self.journal.header["settings"] | {"model": teacher},
-            "counts": {"reviews": counts["reviews"], "texts": self.total, "with_rationale": counts["rationales"]},
-            "flags": dict(sorted(flag_counts.items())),
+            "settings": self.journal.header["settings"] | {"model": self._teacher()},
+            "counts": {"reviews": counts.reviews, "texts": self.total, "with_rationale": counts.rationales},
+            "flags": dict(sorted(counts.flags.items())),
             "skipped": dict(sorted(self.skipped.items())),
         }
-        if look is not None:
+        if self.policy is not None:
             info["policy"] = {
                 "threshold": self.policy.threshold,
                 "asks": self.policy.asks,
                 "fallback": self.policy.fallback,
                 "judge": self.judge_prompt.label if self.judge_prompt else None,
-                "choices": {half: dict(sorted(found.items())) for half, found in choices.items()},
+                "choices": {half: dict(sorted(found.items())) for half, found in counts.choices.items()},
             }
-        with _journal_is_intact(info_file):
-            write_json(info_file, info)
         return info
 
-    def _row(self, position: int, review: Review, teacher: str) -> dict[str, Any]:
-        row: dict[str, Any] = {"review_row": review.row, "teacher": teacher, "prompt": self.prompt.label}
+    def _teacher(self) -> str:
+        return teacher_name(self.journal.header["settings"]["model"])
+
+    def _row(self, position: int, review: Review) -> dict[str, Any]:
+        row: dict[str, Any] = {"review_row": review.row, "teacher": self._teacher(), "prompt": self.prompt.label}
         halves: tuple[str | None, str | None] = (None, None)
         text, was_cut = prepare(review.text, self.settings.max_review_chars)
         flags = {"review_cut"} if was_cut else set()
@@ -360,10 +367,26 @@ class _Run:
         return row | {"user_preference": halves[0], "item_attributes": halves[1], "flags": sorted(flags)}
 
 
+class _Counts:
+    """What was written, in figures."""
+
+    def __init__(self) -> None:
+        self.reviews = self.rationales = 0
+        self.flags: Counter[str] = Counter()
+        self.choices: dict[str, Counter[str]] = {half: Counter() for half in RATIONALE_TASKS}
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        self.reviews += len(rows)
+        self.rationales += sum(any(row[half] for half in RATIONALE_TASKS) for row in rows)
+        self.flags.update(flag for row in rows for flag in row["flags"])
+        for half, choices in self.choices.items():
+            choices.update(row[f"{half}_choice"] for row in rows if f"{half}_choice" in row)
+
+
 @contextmanager
 def _journal_is_intact(target: Path) -> Iterator[None]:
     """Say of a file that cannot be written that nothing is lost."""
     try:
         yield
     except OSError as error:
-        raise DatasetError(f"{target}: cannot be written ({error.strerror or error}); the journal is intact") from error
+        raise UserError(f"{target}: cannot be written ({error.strerror or error}); the journal is intact") from error

@@ -1,9 +1,9 @@
 """Second look: what the policy asks again and what the judge says, through the same journal as the first answers.
 
-    look = SecondLook(journal, policy, prompt, ask=pool.ask, ...)
+    look = SecondLook(journal, policy, prompt, teacher=pool.ask, ...)
     rows = look.apply(rows, reviews)          # in a thread; asks in the run's event loop
 
-`rdrec.grounding.policy.apply_policy` decides; this file lends it a teacher (`Ask`) and a judge. A re-ask and a verdict
+`rdrec.grounding.policy.apply_policy` decides; this file lends it the teacher and a judge. A re-ask and a verdict
 are journaled under keys of their own, so a killed run goes on here as it does with first answers.
 """
 
@@ -17,10 +17,10 @@ import numpy as np
 from tqdm import tqdm
 
 from dataset_builder.rationales import RATIONALE_TASKS
-from rdrec.errors import DatasetError
 from rdrec.grounding.policy import AskAgain, Policy, apply_policy
 
-from .asking import Ask, Asking, Question, key_of
+from .asking import Asking, Question, Teacher, key_of
+from .endpoints import ServerError
 from .journal import Journal
 from .parse import parse_answer
 from .prompts import Prompt, prepare
@@ -54,13 +54,12 @@ class SecondLook:
     policy : Policy
     prompt : Prompt
         The prompt of the first answers; its `temperature_again` is what re-asks are sampled at.
-    ask : coroutine function
-        Asks the teacher.
+    teacher : coroutine function
     judge : (Prompt, coroutine function), optional
         Asks whether a half that the policy would keep is supported; "no" counts as a reason to reject it.
     asking : callable
         Makes an `Asking` for so many questions.
-    away : DatasetError, optional
+    away : ServerError, optional
         Why no server can be reached: raised as soon as one is needed.
     max_review_chars : int
     bar : tqdm
@@ -75,22 +74,18 @@ class SecondLook:
         policy: Policy,
         prompt: Prompt,
         *,
-        ask: Ask,
-        judge: tuple[Prompt, Ask] | None,
+        teacher: Teacher,
+        judge: tuple[Prompt, Teacher] | None,
         asking: Callable[[int], Asking],
-        away: DatasetError | None,
+        away: ServerError | None,
         max_review_chars: int,
         bar: tqdm,
         at_once: Callable[[], dict[str, Any]],
     ):
-        self.journal, self.policy, self.prompt, self.ask, self.judge = journal, policy, prompt, ask, judge
-        self.asking, self.away, self.max_review_chars, self.bar, self.at_once = (
-            asking,
-            away,
-            max_review_chars,
-            bar,
-            at_once,
-        )
+        self.journal, self.policy, self.prompt, self.teacher, self.judge = journal, policy, prompt, teacher, judge
+        self.asking, self.away = asking, away
+        self.max_review_chars = max_review_chars
+        self.bar, self.at_once = bar, at_once
         self._loop = asyncio.get_running_loop()
         keys = np.frombuffer(journal.keys, dtype=np.uint64)
         order = np.argsort(keys, kind="stable")
@@ -108,21 +103,20 @@ class SecondLook:
             text, _ = prepare(request.review, self.max_review_chars)
             key = key_of(text, f"again {request.attempt}")
             questions.append(Question(place, key, self.prompt.messages(text), self.prompt.temperature_again))
-        return [
-            dict(zip(RATIONALE_TASKS, halves_of(entry)[0], strict=True)) for entry in self._answers(questions, self.ask)
-        ]
+        answers = self._answers(questions, self.teacher)
+        return [dict(zip(RATIONALE_TASKS, halves_of(entry)[0], strict=True)) for entry in answers]
 
     def _verdicts(self, reviews: Sequence[str], halves: Sequence[str]) -> list[bool]:
-        prompt, ask = self.judge
+        prompt, judge = self.judge
         questions = []
         for place, (review, half) in enumerate(zip(reviews, halves, strict=True)):
             text, _ = prepare(review, self.max_review_chars)
             claim, _ = prepare(half, self.max_review_chars)
             key = key_of(text, f"judge {prompt.sha256} {claim}")
             questions.append(Question(place, key, prompt.messages(text, claim)))
-        return [is_supported(entry) for entry in self._answers(questions, ask)]
+        return [is_supported(entry) for entry in self._answers(questions, judge)]
 
-    def _answers(self, questions: Sequence[Question], ask: Ask) -> list[dict[str, Any]]:
+    def _answers(self, questions: Sequence[Question], teacher: Teacher) -> list[dict[str, Any]]:
         """The journal's entry of each question; what it lacks is asked, equal questions once."""
         keys, first, place = np.unique(
             np.array([question.key for question in questions], dtype=np.uint64), return_index=True, return_inverse=True
@@ -138,7 +132,7 @@ class SecondLook:
                 raise self.away
             new = (questions[first[number]]._replace(number=number) for number in missing)
             self.bar.total += len(missing)
-            asked = self.asking(len(missing)).all(ask, new, offsets, self.bar, self.at_once)
+            asked = self.asking(len(missing)).all(teacher, new, offsets, self.bar, self.at_once)
             asyncio.run_coroutine_threadsafe(asked, self._loop).result()
             self._keys = np.insert(self._keys, where[missing], keys[missing])
             self._offsets = np.insert(self._offsets, where[missing], offsets[missing])

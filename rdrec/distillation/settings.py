@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from rdrec.errors import DatasetError
+from rdrec.errors import UserError
 
 
 POLICIES = ("off", "sentence", "empty")
@@ -40,7 +40,7 @@ class Settings:
     asks: int = _flag("How often a review is asked again at most, under a policy.", default=1)
     judge: bool = _flag("Under a policy, also have the server judge every half that would be kept.", default=False)
 
-    concurrency: int = _flag("Most requests in flight at each endpoint; fewer when it slows down.", default=64)
+    concurrency: int = _flag("Requests at once at each endpoint; fewer while they time out.", default=64)
     timeout: float = _flag("Seconds for one request.", default=120.0)
     patience: float = _flag("Seconds without any answer after which the run stops.", default=600.0)
     allow_failures: bool = _flag(
@@ -50,12 +50,12 @@ class Settings:
 
     def __post_init__(self):
         if self.policy not in POLICIES:
-            raise DatasetError(f"--policy {self.policy}: unknown; choose one of {', '.join(POLICIES)}")
+            raise UserError(f"--policy {self.policy}: unknown; choose one of {', '.join(POLICIES)}")
         if self.judge and self.policy == "off":
-            raise DatasetError("--judge: a verdict needs a policy to follow it; add --policy sentence or empty")
+            raise UserError("--judge: a verdict needs a policy to follow it; add --policy sentence or empty")
         if self.asks < 0:
-            raise DatasetError(f"--asks {self.asks}: give 0 or more")
+            raise UserError(f"--asks {self.asks}: give 0 or more")
         for name in ("max_tokens", "max_review_chars", "max_reviews", "concurrency", "timeout", "patience"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise DatasetError(f"--{name} {value}: give more than 0")
+                raise UserError(f"--{name} {value}: give more than 0")

@@ -8,9 +8,9 @@ form, before there are halves; a half by its words, whoever wrote it. So one fla
 
 | flag | an answer (parser) ... | a half (audit) ... |
 | --- | --- | --- |
-| empty | holds no letter or digit, or the form with nothing in it | has no word |
+| empty | holds no letter or digit besides thoughts, or the form with nothing in it | has no word |
 | off_format | is in no form that can be read | is a refusal, markup, foreign, repetitive, or far too long |
-| cut_off | ends before its end: the token limit, or JSON that is not closed | ends in the middle of a sentence |
+| cut_off | ends early: token limit, thoughts or JSON not closed, a half with no sentence end | ends in mid-sentence |
 
 The others are of halves alone:
 

@@ -1,4 +1,4 @@
-"""Distillation: prompts, parser, journal, limiter, and whole runs against a real server that misbehaves on purpose."""
+"""Distillation: prompts, parser, journal, and whole runs against a real server that misbehaves on purpose."""
 
 import asyncio
 import errno
@@ -13,21 +13,23 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from email.utils import formatdate
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from rdrec.distillation import client, limiter
-from rdrec.distillation.client import Pool, ServerLost, root_of, teacher_name
+from dataset_builder.rationales import RATIONALE_TASKS, read_rationales
+from rdrec.distillation import client, endpoints, responses
+from rdrec.distillation.client import Pool, ServerLost, teacher_name
+from rdrec.distillation.endpoints import Endpoint, ServerError, root_of
 from rdrec.distillation.journal import Journal
-from rdrec.distillation.limiter import Limiter
 from rdrec.distillation.parse import MAX_ANSWER_CHARS, parse_answer
 from rdrec.distillation.prompts import load_prompt, prepare
 from rdrec.distillation.run import Stopped, distill
 from rdrec.distillation.settings import Settings
-from rdrec.errors import DatasetError
+from rdrec.errors import UserError
 from tests.fakes.killing import kill_and_go_on
 from tests.fakes.loopback import Loopback, Reply, chat, good, sentences
 
@@ -161,6 +163,60 @@ def test_parser_survives_anything():
     assert len(parse_answer("1. " + "a " * 10**6).halves[0]) <= MAX_ANSWER_CHARS
 
 
+# ---- thoughts ----
+
+DRAFT = (
+    "Okay, a review about a lamp. Steps:\n1. Find what the customer wants.\n2. The item is something, check.\n"
+    'A first try: {"user_preference": "The user wants a kettle.", "item_attributes": "The item is a kettle."} - no.'
+)
+FINAL = json.dumps({"user_preference": A, "item_attributes": B})
+THINKING = {
+    "tags": f"<think>\n{DRAFT}\n</think>\n\n{FINAL}",
+    "no opening tag": f"{DRAFT}\n</think>\n\n{FINAL}",
+    "no opening tag, other name": f"{DRAFT}</reasoning>{FINAL}",
+    "a tag in the thoughts": f"<think>{DRAFT} <think> I end with </think> {DRAFT}</think>{FINAL}",
+    "thoughts twice": f"<think>{DRAFT}</think>{DRAFT}<think>{DRAFT}</think>{FINAL}",
+    "square tags": f"[THINK]{DRAFT}[/THINK]{FINAL}",
+    "long tags": f"<|begin_of_thought|>{DRAFT}<|end_of_thought|>{FINAL}",
+    "namespace": f"<seed:think>{DRAFT}</seed:think>{FINAL}",
+    "triangles": f"\u25c1think\u25b7{DRAFT}\u25c1/think\u25b7{FINAL}",
+    "channels": f"<|channel|>analysis<|message|>{DRAFT}<|end|><|start|>assistant<|channel|>final<|message|>{FINAL}",
+    "channels, short": f"<|channel|>analysis{DRAFT}<|channel|>final{FINAL}",
+    "channels, constrained": (
+        f"<|channel|>analysis<|message|>{DRAFT}<|end|><|start|>assistant<|channel|>commentary<|message|>{DRAFT}<|end|>"
+        f"<|start|>assistant<|channel|>final <|constrain|>json<|message|>{FINAL}<|return|>"
+    ),
+    "channels without their marks": f"analysis{DRAFT}assistantfinal{FINAL}",
+    "another channel style": f"<|channel>thought\n{DRAFT}<channel|>{FINAL}",
+}
+
+
+@pytest.mark.parametrize("answer", THINKING.values(), ids=THINKING)
+def test_thoughts_are_never_read(answer):
+    assert parse_answer(answer) == ((A, B), ())
+    assert parse_answer(answer.replace(FINAL, f"1. {A}\n2. {B}")) == ((A, B), ())
+    # All thoughts, and thoughts cut at the token limit, hold no answer at all.
+    assert parse_answer(answer.replace(FINAL, "")).halves == (None, None)
+    for size in range(0, answer.index(FINAL), 7):
+        assert parse_answer(answer[:size], "length").halves == (None, None), answer[:size]
+
+
+def test_thoughts_without_any_tag_are_not_taken_for_the_answer():
+    assert parse_answer(f"{DRAFT}\n\n{FINAL}") == ((A, B), ("repaired",))
+    assert parse_answer(f"Steps:\n1. Think.\n2. Write.\n\n1. {A}\n2. {B}") == ((A, B), ("repaired",))
+    assert parse_answer(f"1. {A}\n2. The item is a di", "length") == ((A, "The item is a di"), ("cut_off",))
+    assert parse_answer(f"So:\n1. {A}\n2. {B}", "length") == ((None, None), ("cut_off", "off_format"))
+
+
+def test_shared_answers_with_thoughts(shared_dir):
+    path = shared_dir / "cases" / "answers_with_thoughts.jsonl"
+    if not path.is_file():
+        pytest.skip(f"no {path.name} in ../shared/cases")
+    for case in map(json.loads, path.read_text().splitlines()):
+        parsed = parse_answer(case["content"])
+        assert dict(zip(RATIONALE_TASKS, parsed.halves, strict=True)) == case["expected"], case["what"]
+
+
 # ---- prompts ----
 
 HOSTILE = [
@@ -202,90 +258,11 @@ def test_prompts_differ_by_hash_and_answer_as_their_schema_says(tmp_path):
     path.write_bytes((ROOT / "rdrec/distillation/prompt_files/published.yaml").read_bytes() + b"\n")
     own = load_prompt(str(path))
     assert own.turns == published.turns and own.label != published.label
-    with pytest.raises(DatasetError, match="choose one of grounded, published"):
+    with pytest.raises(UserError, match="choose one of grounded, published"):
         load_prompt("grunded")
     path.write_text("name: x")
-    with pytest.raises(DatasetError, match="no 'max_tokens'"):
+    with pytest.raises(UserError, match="no 'max_tokens'"):
         load_prompt(str(path))
-
-
-# ---- limiter ----
-
-
-def simulated(latency, seconds, most=64):
-    """The limits over time of a limiter whose server takes latency(n) for an answer while n are in flight."""
-    now = 0.0
-    made = Limiter(most, clock=lambda: now)
-    flying: list[tuple[float, float]] = []
-    limits = []
-    while now < seconds:
-        while made.free():
-            made.begin()
-            flying.append((now + latency(made.in_flight), now))
-        flying.sort()
-        end, begun = flying.pop(0)
-        now = max(now, end)
-        made.answered(now - begun)
-        limits.append(made.limit)
-    return limits
-
-
-def test_limiter_finds_what_the_server_can_do():
-    limits = simulated(lambda n: 0.2, 20)
-    assert limits[-1] == 64 and limits.index(64) < 200, "a server that never slows down gets all that is allowed"
-    limits = simulated(lambda n: 0.2 * max(1.0, n / 16), 200)
-    assert 12 <= sum(limits[-500:]) / 500 <= 34, "beyond 16 at once this server only queues"
-    limits = simulated(lambda n: 1.0 + n / 100, 60)
-    assert limits[-1] == 64, "slower answers are fine as long as there are more of them"
-
-
-def test_limiter_falls_once_a_wave_and_comes_back():
-    now = 0.0
-    made = Limiter(64, clock=lambda: now)
-    made.limit = 64
-    for _ in range(64):
-        made.begin()
-    for _ in range(64):
-        made.pushed_back(2.0)
-    assert made.limit == 32 and made.free() == 0
-    now = 2.1
-    assert made.free() == 32
-    made.begin()
-    made.timed_out()
-    assert made.limit == 16
-    for _ in range(20):
-        made.begin()
-    for _ in range(20):
-        made.failed()
-    assert made.down and made.limit == 1
-    first = made.paused_until - now
-    now = made.paused_until
-    assert made.free() == 1
-    for _ in range(8):
-        now = made.paused_until
-        made.begin()
-        made.failed()
-    assert first < made.paused_until - now <= limiter.LONGEST_PAUSE
-    now = made.paused_until
-    made.begin()
-    made.answered(1.0)
-    assert not made.down and made.limit == limiter.START
-
-
-def test_limiter_backs_off_when_the_server_slows_down():
-    slow = 1.0
-    now = 0.0
-    made = Limiter(16, clock=lambda: now)
-    seen = []
-    for _ in range(40):
-        for _ in range(count := made.free()):
-            made.begin()
-        now += slow
-        for _ in range(count):
-            made.answered(slow)
-        seen.append(made.limit)
-        slow = 5.0 if len(seen) > 20 else 1.0
-    assert max(seen[:20]) == 16 and min(seen[20:]) < 16
 
 
 # ---- journal ----
@@ -333,17 +310,17 @@ def test_journal_damaged_in_the_middle_is_named_and_left_alone(tmp_path):
     lines = path.read_bytes().splitlines(keepends=True)
     damaged = b"".join([lines[0], b'{"key": zz}\n', lines[2]])
     path.write_bytes(damaged)
-    with pytest.raises(DatasetError, match="j line 2: damaged; delete that line"):
+    with pytest.raises(UserError, match="j line 2: damaged; delete that line"):
         Journal(path)
     assert path.read_bytes() == damaged
     path.write_bytes(b'{"format": 99}\n')
-    with pytest.raises(DatasetError, match="format 99"):
+    with pytest.raises(UserError, match="format 99"):
         Journal(path)
 
 
 def test_journal_has_one_writer(tmp_path):
     with Journal(tmp_path / "j"):
-        with pytest.raises(DatasetError, match="another run is writing there"):
+        with pytest.raises(UserError, match="another run is writing there"):
             Journal(tmp_path / "j")
     Journal(tmp_path / "j").close()
 
@@ -431,7 +408,7 @@ def test_client_takes_odd_answers_as_they_are(body, text, flags):
 
 
 def test_client_bounds_what_it_reads(monkeypatch):
-    monkeypatch.setattr(client, "MAX_BODY", 2**20)
+    monkeypatch.setattr(responses, "MAX_BODY", 2**20)
     with Loopback(lambda question: Reply(b" " * 2**21) if question.times == 1 else good(question)) as server:
         answer, _ = ask_once(server)
         assert answer.finish == "stop" and len(server.asked) == 2
@@ -463,7 +440,7 @@ def test_client_guides_in_the_dialect_of_the_server(kind):
         sent = [{name: q.payload[name] for name in known & q.payload.keys()} for q in server.asked]
         assert server.asked[0].payload["model"] == "org/model"
     assert sent == [said[kind], {}, {}, said["llamacpp"]]
-    with pytest.raises(DatasetError, match="'published' is answered in sentences"):
+    with pytest.raises(UserError, match="'published' is answered in sentences"):
         ask_once(server, guided="tgi")
 
 
@@ -486,9 +463,9 @@ def test_a_server_that_dies_of_the_schema_is_named_at_once():
 
     of_the_schema = "the server at {} stopped answering while given the JSON schema of prompt 'grounded' .*--guided off"
     # Where it has answered under the schema once, it may come back: it gets the whole patience.
-    for lives, error, message in [(0, DatasetError, of_the_schema), (1, ServerLost, "{}: no answer for")]:
+    for lives, error, message in [(0, ServerError, of_the_schema), (1, ServerLost, "{}: no answer for")]:
         with Loopback(dies, DIALECTS["llamacpp"]) as server:
-            with pytest.raises(DatasetError, match=message.format(server.url)) as raised:
+            with pytest.raises(ServerError, match=message.format(server.url)) as raised:
                 ask_once(server, "grounded", times=lives + 1, patience=2.0)
         assert raised.type is error
 
@@ -502,7 +479,7 @@ def test_client_does_not_blame_guiding_for_a_review_or_a_fault(tmp_path):
     with Loopback(behave, DIALECTS["tgi"]) as server:
         info, _ = distilled(server, tmp_path, "too long", *texts(3), prompt="grounded", concurrency=1)
         plain = [question.text for question in server.asked if "response_format" not in question.payload]
-    assert info["flags"] == {"rejected": 1} and plain == ["too long"]
+    assert info["flags"] == {"rejected": 1} and set(plain) == {"too long"}
 
 
 def test_token_comes_from_the_environment_alone_and_is_never_shown(monkeypatch, tmp_path, capsys, caplog):
@@ -514,7 +491,7 @@ def test_token_comes_from_the_environment_alone_and_is_never_shown(monkeypatch, 
         distilled(server, tmp_path / "b", "x")
         assert [q.headers.get("authorization") for q in server.asked] == [None, "Bearer hf_of_the_environment"]
         server.behave = lambda question: Reply(b"{}", 401)
-        with pytest.raises(DatasetError, match="HTTP 401, access denied; set HF_TOKEN") as error:
+        with pytest.raises(ServerError, match="HTTP 401, access denied; set HF_TOKEN") as error:
             distilled(server, tmp_path / "c", "x")
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()).decode("latin-1")
     shown = capsys.readouterr()
@@ -527,12 +504,151 @@ def test_urls_are_checked():
         assert root_of(url) == "http://h:1"
     assert root_of("https://h/tenant/v1/") == "https://h/tenant"
     for url in ("localhost:8080", "/x", ""):
-        with pytest.raises(DatasetError, match="write http://HOST:PORT"):
+        with pytest.raises(UserError, match="write http://HOST:PORT"):
             root_of(url)
-    with pytest.raises(DatasetError, match="set HF_TOKEN") as error:
+    with pytest.raises(UserError, match="set HF_TOKEN") as error:
         root_of("https://me:hush@h/v1")
     assert "hush" not in str(error.value)
     assert [teacher_name(n) for n in ("/srv/x/m.gguf", "C:\\m\\n.gguf", "org/m")] == ["m.gguf", "n.gguf", "org/m"]
+
+
+# ---- what a server does not take, and how many requests it gets ----
+
+
+@pytest.mark.parametrize("words", ["unknown field seed", "unknown field"])
+def test_a_server_without_seed_is_asked_without_and_this_is_told_once(words):
+    def behave(question):
+        refused = "seed" in question.payload
+        return Reply(json.dumps({"error": {"message": words}}).encode(), 400) if refused else good(question)
+
+    with Loopback(behave) as server:
+        answer, notes = ask_once(server, times=3)
+        assert answer.text == sentences("Nice lamp") and len(server.asked) == 4
+    assert notes == [f"{server.url}: refuses seed (HTTP 400 {words}); asking without"]
+
+
+def test_a_server_without_seed_and_schema_is_asked_without_both():
+    def behave(question):
+        known = {"model", "messages", "temperature", "top_p", "max_tokens", "stream"}
+        extra = sorted(name for name, value in question.payload.items() if value is not None and name not in known)
+        return Reply(json.dumps({"detail": f"extra fields: {extra[-1]}"}).encode(), 422) if extra else good(question)
+
+    with Loopback(behave, DIALECTS["tgi"]) as server:
+        answer, notes = ask_once(server, "grounded", times=2)
+    assert answer.finish == "stop"
+    assert [note.split(" (")[0].split(": ")[1] for note in notes] == ["refuses guided decoding", "refuses seed"]
+
+
+def test_the_model_taken_of_several_is_said():
+    with Loopback(gets={"/v1/models": (200, {"data": [{"id": "first"}, {"id": "second"}]})}) as server:
+        _, notes = ask_once(server, model=None)
+        assert server.asked[0].payload["model"] == "first"
+        assert ask_once(server, model="second")[1] == []
+    assert notes == [f"{server.url}: serves 2 models (first, second); asking first, --model chooses another"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "the GPU is on fire"}},
+        {"error": "the GPU is on fire"},
+        {"object": "error", "message": "the GPU is on fire"},
+    ],
+)
+def test_an_error_in_an_answer_is_shown_in_the_words_of_the_server(tmp_path, monkeypatch, body):
+    quick(monkeypatch)
+    with Loopback(lambda question: Reply(json.dumps(body).encode())) as server:
+        with pytest.raises(UserError, match="2 texts got no answer .*the GPU is on fire"):
+            distilled(server, tmp_path / "two", *texts(2))
+        with pytest.raises(ServerError, match="refuses every request .*the GPU is on fire"):
+            distilled(server, tmp_path / "many", *texts(40))
+
+
+def test_thoughts_that_a_server_sets_apart_are_not_the_answer(tmp_path):
+    def behave(question):
+        message = {"role": "assistant", "content": None, "reasoning_content": DRAFT}
+        body = json.loads(chat("x", "length"))
+        body["choices"][0]["message"] = message
+        return Reply(json.dumps(body).encode()) if question.text == "thinks" else good(question)
+
+    with Loopback(behave) as server:
+        info, rows = distilled(server, tmp_path / "some", *texts(3), "thinks")
+        assert rows[3]["user_preference"] is None and "only_thoughts" in rows[3]["flags"]
+        assert info["counts"]["with_rationale"] == 3 and info["flags"]["only_thoughts"] == 1
+        with pytest.raises(ServerError, match="never comes to its answer; give it more --max_tokens"):
+            distilled(server, tmp_path / "all", "thinks")
+
+
+def test_long_thoughts_are_cut_away_before_the_end_of_the_answer_is(tmp_path):
+    with Loopback(lambda question: Reply(chat(f"{DRAFT * 100}</think>1. {A}\n2. {B}"))) as server:
+        _, (row,) = distilled(server, tmp_path, "x")
+    assert (row["user_preference"], row["item_attributes"], row["flags"]) == (A, B, [])
+
+
+def quick(monkeypatch):
+    """Pauses of a hundredth."""
+    real = endpoints.backoff
+    for module in (client, endpoints):
+        monkeypatch.setattr(module, "backoff", lambda tries: real(tries) / 100)
+
+
+def test_an_endpoint_pauses_once_a_wave_and_longer_from_wave_to_wave(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(endpoints.time, "monotonic", lambda: now)
+    endpoint = Endpoint("http://h", 64, 1.0, None)
+    for _ in range(endpoints.DOWN_AFTER - 1):
+        endpoint.failed(begun=99.0)
+    assert endpoint.paused_until <= now  # a few failures say nothing
+    lengths = []
+    for _ in range(10):
+        for _ in range(8):
+            endpoint.failed(begun=now - 0.5)
+        lengths.append(endpoint.paused_until - now)
+        now = endpoint.paused_until + 1
+    assert lengths[0] <= 0.5 and lengths[0] < lengths[2] < lengths[5] <= max(lengths) <= endpoints.LONGEST_PAUSE
+    endpoint.answered()
+    assert endpoint.pause(begun=now, asked=7.0) == now + 7
+
+
+def test_a_wave_of_timeouts_halves_the_requests_at_once_and_answers_raise_them_again():
+    async def slots():
+        """How many can be had."""
+        count = 0
+        try:
+            while True:
+                await asyncio.wait_for(endpoint.acquire(), 0.01)
+                count += 1
+        except TimeoutError:
+            return count
+
+    async def go():
+        assert await slots() == 8
+        begun = time.monotonic()
+        assert [endpoint.timed_out(begun) for _ in range(8)] == [True] + [False] * 7 and endpoint.at_once == 4
+        for _ in range(8):
+            endpoint.release()
+        assert await slots() == 4 == endpoint.load
+        for _ in range(4 + 5 + 6 + 7 + 100):
+            endpoint.answered()
+        assert endpoint.at_once == 8 and await slots() == 4
+
+    endpoint = Endpoint("http://h", 8, 1.0, None)
+    asyncio.run(go())
+
+
+@pytest.mark.slow
+def test_a_server_that_answers_one_at_a_time_loses_no_question(tmp_path):
+    free_at = 0.0
+
+    def behave(question):
+        nonlocal free_at
+        free_at = max(free_at, question.at) + 0.05
+        return Reply(chat(sentences(question.text)), delay=free_at - question.at)
+
+    with Loopback(behave) as server:
+        info, _ = distilled(server, tmp_path, *texts(48), concurrency=48, timeout=1.0)
+    assert info["counts"]["with_rationale"] == 48
 
 
 # ---- whole runs ----
@@ -606,7 +722,7 @@ def test_odd_answers_are_counted_and_flagged(tmp_path):
 
     with Loopback(behave) as server:
         info, rows = distilled(server, tmp_path, *odd, "no")
-        assert len(server.asked) == 8
+        assert 8 <= len(server.asked) <= 9  # "no" may be asked without the seed before it is known to be taken
     assert info["flags"] == {
         "cut_off": 1, "empty": 1, "not_utf8": 1, "off_format": 1, "other_language": 1, "refusal": 1, "rejected": 1,
         "too_long": 1,
@@ -626,16 +742,16 @@ def test_settings_of_a_folder_stay_the_same(tmp_path):
             ({"max_tokens": 10}, "max_tokens was 120 and is now 10"),
             ({"seed": 1}, "seed was 0 and is now 1"),
         ]:
-            with pytest.raises(DatasetError, match=f"begun under other settings: {message}; name another --output"):
+            with pytest.raises(UserError, match=f"begun under other settings: {message}; name another --output"):
                 distilled(server, tmp_path, *texts(3), **change)
-        with pytest.raises(DatasetError, match="the reviews changed; name another --output"):
+        with pytest.raises(UserError, match="the reviews changed; name another --output"):
             distilled(server, tmp_path, *texts(4))
         distilled(server, tmp_path, *texts(3), concurrency=2, timeout=9.0)
         assert len(server.asked) == 3
     own = tmp_path / "mine"
     own.mkdir()
     (own / "rationales.parquet").write_bytes(b"mine")
-    with pytest.raises(DatasetError, match="holds rationales.parquet but no journal"):
+    with pytest.raises(UserError, match="holds rationales.parquet but no journal"):
         distilled(server, own, "x")
 
 
@@ -648,10 +764,10 @@ def test_a_server_that_is_wrong_is_named_at_once(tmp_path):
     ]
     for number, (reply, message) in enumerate(cases):
         with Loopback(lambda question, reply=reply: reply) as server:
-            with pytest.raises(DatasetError, match=message):
+            with pytest.raises(ServerError, match=message):
                 distilled(server, tmp_path / str(number), *texts(40))
-            assert len(server.asked) <= 40
-    with Loopback(gets={}) as server, pytest.raises(DatasetError, match="do not name their model; say which one"):
+            assert len(server.asked) <= 80  # each at most once with the seed and once without
+    with Loopback(gets={}) as server, pytest.raises(ServerError, match="do not name their model; say which one"):
         distilled(server, tmp_path / "x", "x")
 
 
@@ -682,6 +798,45 @@ def test_a_review_that_always_fails_stops_no_other(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("concurrency", [4, 64])
+def test_questions_that_fail_for_ever_do_not_hold_up_the_others(tmp_path, monkeypatch, concurrency):
+    quick(monkeypatch)
+    monkeypatch.setattr(client, "MAX_ATTEMPTS", 3)
+    reviews = texts(180)
+    bad = set(reviews[::4])
+
+    def behave(question):
+        return Reply(b'{"error": "out of memory"}', 500) if question.text in bad else good(question)
+
+    with Loopback(behave) as server:
+        with pytest.raises(
+            Stopped, match="45 texts got no answer .HTTP 500 out of memory.; 135 of 180 .*, 45 are left"
+        ):
+            distilled(server, tmp_path, *reviews, concurrency=concurrency)
+        asked = len(server.asked)
+        info, rows = distilled(server, tmp_path, *reviews, concurrency=concurrency, allow_failures=True)
+        assert {question.text for question in server.asked[asked:]} - {""} == bad
+    assert info["counts"]["with_rationale"] == 135 and info["flags"] == {"failed": 45}
+    assert [row["user_preference"] is None for row in rows] == [review in bad for review in reviews]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "last",
+    [Reply(b'{"error": "out of memory"}', 500), Reply(b"", 503), Reply(b"", 429, {"retry-after": "1"})],
+    ids=["500", "503", "for ever later"],
+)
+def test_a_server_that_never_recovers_ends_the_run_which_goes_on_later(tmp_path, monkeypatch, last):
+    monkeypatch.setattr(client, "LONGEST_RETRY_AFTER", 1.0)
+    with Loopback(lambda question: good(question) if question.number <= 50 else last) as server:
+        with pytest.raises(Stopped, match=r"no answer for \d+ s .HTTP \d+.*; 50 of 180 .* 130 are left"):
+            distilled(server, tmp_path, *texts(180), concurrency=8, patience=1.0)
+        server.behave = good
+        info, _ = distilled(server, tmp_path, *texts(180))
+    assert info["counts"]["with_rationale"] == 180
+
+
+@pytest.mark.slow
 def test_server_dying_midway_stops_and_goes_on(tmp_path):
     answered = itertools.count()
 
@@ -692,7 +847,7 @@ def test_server_dying_midway_stops_and_goes_on(tmp_path):
 
     with Loopback(dies) as server:
         with pytest.raises(
-            Stopped, match=r"no answer for \d+ s .* of 200 texts are done and kept; run the same"
+            Stopped, match=r"no answer for \d+ s .* of 200 texts are done and kept, \d+ are left; run the same"
         ) as stop:
             distilled(server, tmp_path, *texts(200), concurrency=4, patience=2.0)
     assert int(re.search(r"no answer for (\d+) s", str(stop.value))[1]) >= 2
@@ -819,6 +974,24 @@ def test_script_and_build_join(tmp_path):
     assert row["provenance"]["prompt"] == load_prompt("published").label
 
 
+def test_a_half_that_was_cut_does_not_become_training_data(tmp_path):
+    cut = {
+        "length": chat("1. The user prefers a stu", "length"),
+        "one half": chat(f"1. {A}\n2. The item has a stu", "length"),
+        "unsaid": chat(f"1. {A}\n2. The item has a stu"),
+        "at a full stop": chat(f"1. {A}\n2. {B}", "length"),
+    }
+    with Loopback(lambda question: Reply(cut[question.text])) as server:
+        info, rows = distilled(server, tmp_path, *cut)
+    assert info["flags"]["cut_off"] == 4 and [row["flags"] for row in rows][1:] == [["cut_off"]] * 3
+    assert rows[1]["item_attributes"] == "The item has a stu"
+    skipped = Counter()
+    found = read_rationales(tmp_path / "rationales.parquet", teacher="", prompt="", skipped=skipped)
+    halves = {row: (one["user_preference"], one["item_attributes"]) for row, one in found.items()}
+    assert halves == {1: (A, None), 2: (A, None), 3: (A, B)}
+    assert skipped == {"half_cut_off": 3, "empty_rationale": 1, "rationale_of_one_half": 2}
+
+
 @pytest.mark.slow
 def test_script_stops_in_one_line(tmp_path):
     gone = Loopback()
@@ -857,7 +1030,7 @@ def test_silent_server_is_given_up_within_ten_seconds(tmp_path, monkeypatch):
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        with pytest.raises(DatasetError, match="cannot be reached .no answer within 1 s"):
+        with pytest.raises(ServerError, match="cannot be reached .no answer within 1 s"):
             distilled(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, "x")
 
 

@@ -5,11 +5,12 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from rdrec.distillation.endpoints import ServerError
 from rdrec.distillation.prompts import load_prompt
 from rdrec.distillation.run import distill
 from rdrec.distillation.second_look import JUDGE_FILE, is_supported
 from rdrec.distillation.settings import Settings
-from rdrec.errors import DatasetError
+from rdrec.errors import UserError
 from tests.distillation.test_distill import rows_of
 from tests.fakes.loopback import Loopback, Reply, chat
 
@@ -84,7 +85,7 @@ def test_what_was_asked_again_is_in_the_journal(tmp_path):
     assert distilled(server.url, tmp_path / "parts", *reviews, asks=2) == whole
     with Loopback(better_at(99)) as server:
         distilled(server.url, tmp_path / "never", GOOD, asks=1)
-    with pytest.raises(DatasetError, match="cannot be reached"):
+    with pytest.raises(ServerError, match="cannot be reached"):
         distilled(server.url, tmp_path / "never", GOOD, asks=2)
 
 
@@ -126,5 +127,5 @@ def test_settings_that_make_no_sense_are_refused():
         ({"judge": True}, "add --policy sentence or empty"),
         ({"policy": "empty", "asks": -1}, "--asks -1: give 0 or more"),
     ]:
-        with pytest.raises(DatasetError, match=message):
+        with pytest.raises(UserError, match=message):
             Settings(reviews="-", endpoint=["http://127.0.0.1:1"], output="x", **settings)

@@ -3,7 +3,7 @@
     figures = kill_and_go_on(folder, texts=240, kills=3, delay=0.05, seed=5)
 
 Starts distill.py against a chat server in this process, kills it with SIGKILL, starts it again with the same command,
-and so on; then compares with a run that nobody killed. `benchmarks/distill_kill.py` does it with more of both.
+and so on; then compares with a run that nobody killed. `research/distill_kill.py` does it with more of both.
 """
 
 import json
