@@ -16,15 +16,18 @@ import numpy as np
 
 # A history's last ten items count, each step back in time 0.7 of the one after it.
 LAST_ITEMS, STEP_BACK = 10, 0.7
+# The prior counts items up to three steps apart, each further step 0.6 of the one before.
+WINDOW, STEP_APART = 3, 0.6
+EDGE = np.dtype([("item", "<i4"), ("follower", "<i4"), ("count", "<f4")])
 
 
 class Transitions:
-    """How often item b stood right after item a.
+    """How often item b stood after item a.
 
     Parameters
     ----------
     edges : np.ndarray
-        int32 `[3, pairs]`: a, b and the count, sorted by a, then b; items count from 1.
+        Of type `EDGE` `[pairs]`: a, b and the count, sorted by a, then b; items count from 1.
     num_items : int
         Items of the catalog; those that were never bought have no pair.
     """
@@ -32,17 +35,30 @@ class Transitions:
     def __init__(self, edges: np.ndarray, num_items: int):
         self.edges, self.num_items = edges, num_items
         # The followers of a stand at first[a] : first[a + 1].
-        self.first = np.searchsorted(edges[0], np.arange(num_items + 2))
+        self.first = np.searchsorted(edges["item"], np.arange(num_items + 2))
 
     @classmethod
-    def count(cls, sequences: Sequence[np.ndarray], num_items: int) -> "Transitions":
-        """Count the neighbours in sequences of item ids, oldest first (int64 `[length]` each)."""
+    def count(cls, sequences: Sequence[np.ndarray], num_items: int, window: int = WINDOW) -> "Transitions":
+        """Count what follows what in sequences of item ids, oldest first (int64 `[length]` each).
+
+        Parameters
+        ----------
+        window : int
+            How many steps apart two items may stand; 1: neighbours only.
+        """
         lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
         rows = np.repeat(np.arange(len(sequences)), lengths)
-        items = np.concatenate(sequences).astype(np.int64)
-        inside = rows[1:] == rows[:-1]
-        pairs, counts = np.unique(items[:-1][inside] * (num_items + 1) + items[1:][inside], return_counts=True)
-        return cls(np.stack([*np.divmod(pairs, num_items + 1), counts]).astype(np.int32), num_items)
+        items = np.concatenate([np.zeros(0, dtype=np.int64), *sequences]).astype(np.int64)
+        keys, weights = [], []
+        for apart in range(1, window + 1):
+            inside = rows[apart:] == rows[:-apart]
+            keys.append(items[:-apart][inside] * (num_items + 1) + items[apart:][inside])
+            weights.append(np.full(len(keys[-1]), STEP_APART ** (apart - 1)))
+        pairs, where = np.unique(np.concatenate(keys), return_inverse=True)
+        edges = np.empty(len(pairs), dtype=EDGE)
+        edges["item"], edges["follower"] = np.divmod(pairs, num_items + 1)
+        edges["count"] = np.bincount(where, np.concatenate(weights), minlength=len(pairs))
+        return cls(edges, num_items)
 
     def entries(
         self, histories: Sequence[np.ndarray], step_back: float = STEP_BACK
@@ -70,9 +86,9 @@ class Transitions:
         entry = np.repeat(np.arange(len(rows)), fans)
         edge = np.arange(len(entry)) - np.repeat(np.cumsum(fans) - fans, fans) + self.first[items][entry]
         width = self.num_items + 1
-        key, where = np.unique(rows[entry] * width + self.edges[1][edge], return_inverse=True)
+        key, where = np.unique(rows[entry] * width + self.edges["follower"][edge], return_inverse=True)
         # Rounded, so that sums of the same numbers in another order tie as they should.
-        counts = np.round(np.bincount(where, weights[entry] * self.edges[2][edge], minlength=len(key)), 9)
+        counts = np.round(np.bincount(where, weights[entry] * self.edges["count"][edge], minlength=len(key)), 9)
         return key // width, key % width, counts
 
     def weighted(self, histories: Sequence[Sequence[int]]) -> np.ndarray:
@@ -86,8 +102,8 @@ class Transitions:
         return dense
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the pairs, and the number of items before them, as one `.npy` file."""
-        np.save(path, np.concatenate([[[self.num_items], [0], [0]], self.edges], axis=1).astype(np.int32))
+        """Write the pairs as one `.npy` file; an entry before them holds the number of items."""
+        np.save(path, np.concatenate([np.array([(self.num_items, 0, 0)], dtype=EDGE), self.edges]))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Transitions":
@@ -102,9 +118,9 @@ class Transitions:
             stored = np.load(path, allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise ValueError(f"{path}: no transitions ({error}): get it anew, or set prior_weight 0") from error
-        if stored.dtype != np.int32 or stored.ndim != 2 or stored.shape[0] != 3 or stored.shape[1] < 1:
+        if stored.dtype != EDGE or stored.ndim != 1 or len(stored) < 1:
             raise ValueError(f"{path}: no transitions ({stored.dtype} {stored.shape}): get it anew")
-        return cls(stored[:, 1:], int(stored[0, 0]))
+        return cls(stored[1:], int(stored["item"][0]))
 
 
 __all__ = ["Transitions"]

@@ -196,7 +196,7 @@ def _transition_scores(
     sequences: Sequence[np.ndarray], histories: Sequence[np.ndarray], n_items: int, step_back: float
 ) -> Scores:
     """Sum, over each row of `histories`, step_back^(steps back) times how often each item followed its items."""
-    counts = Transitions.count([items[:-2] for items in sequences], n_items)
+    counts = Transitions.count([items[:-2] for items in sequences], n_items, window=1)
     rows, items, values = counts.entries(histories, step_back)
     return Scores(rows * (n_items + 1) + items, rows, values)
 

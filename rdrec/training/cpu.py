@@ -19,7 +19,8 @@ from transformers.masking_utils import sdpa_mask
 from transformers.models.t5.modeling_t5 import T5DenseActDense
 
 from modeling_rdrec import RDRecForConditionalGeneration
-from modeling_rdrec.fast_linear import use_fast_linear
+
+from .linear import use_fast_linear
 
 
 ATTENTION = "rdrec_cpu_training"
