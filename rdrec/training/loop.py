@@ -406,7 +406,8 @@ class Run:
             raise UserError(
                 f"validation loss {loss} at step {progress.step}: lower learning_rate or use no mixed_precision"
             )
-        progress.history.append({"step": progress.step, "epoch": epoch, **found})
+        minutes = round(progress.seconds / 60, 3)
+        progress.history.append({"step": progress.step, "epoch": epoch, "minutes": minutes, **found})
         value = found["ndcg@10"] if self.by_ranking else -loss
         better = progress.best is None or value > progress.best
         if better:
