@@ -212,8 +212,8 @@ class RDRecGenerationMixin:
         What `generate` writes with these settings, early stopping and a length penalty of 1. `min_length` and
         `max_length` count tokens with the start token, as in transformers.
         """
-        single = _is_id(user)
-        users, items = ([user], [item]) if single else (_plain_list(user), _plain_list(item))
+        single = _is_id(user) and _is_id(item)
+        users, items = ([given] if _is_id(given) else _plain_list(given) for given in (user, item))
         if len(users) != len(items):
             raise ValueError(f"{len(users)} users but {len(items)} items: give one item a user")
         users = tokenizer.to_ids("user", users, internal_ids)
