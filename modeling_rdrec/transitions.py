@@ -39,7 +39,7 @@ class Transitions:
         """Count the neighbours in sequences of item ids, oldest first (int64 `[length]` each)."""
         lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
         rows = np.repeat(np.arange(len(sequences)), lengths)
-        items = np.concatenate(sequences).astype(np.int64)
+        items = np.concatenate([np.zeros(0, dtype=np.int64), *sequences]).astype(np.int64)
         inside = rows[1:] == rows[:-1]
         pairs, counts = np.unique(items[:-1][inside] * (num_items + 1) + items[1:][inside], return_counts=True)
         return cls(np.stack([*np.divmod(pairs, num_items + 1), counts]).astype(np.int32), num_items)
