@@ -36,7 +36,7 @@ from benchmarks.beauty_rows import beauty_data
 from benchmarks.reference_plan import LEARNING_RATE, MAX_GRAD_NORM, WEIGHT_DECAY, ReferencePlan
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration, RDRecTokenizer
 from modeling_rdrec.fast_linear import linear
-from modeling_rdrec.generation_rdrec import bare_prompt
+from modeling_rdrec.prompts import BARE, fill
 from rdrec.arguments import run
 from rdrec.tasks.collator import Collator
 from rdrec.tasks.mixture import Row, TaskMixture
@@ -97,11 +97,11 @@ class OurPlan:
         users, items = [user for user, _ in queries], [items for _, items in queries]
         with self.autocast:
             if task == "topn":
-                model.rank(self.tokenizer, user=users, candidates=items)
+                model.rank(self.tokenizer, user=users, candidates=items, internal_ids=True)
             elif task == "sequential":
-                model.recommend(self.tokenizer, user=users, history=items, k=10)
+                model.recommend(self.tokenizer, user=users, history=items, k=10, internal_ids=True)
             else:
-                model.explain(self.tokenizer, user=users, item=[one for (one,) in items])
+                model.explain(self.tokenizer, user=users, item=[one for (one,) in items], internal_ids=True)
 
 
 def make_plan(name: str, model_name: str, tokenizer: RDRecTokenizer, device: str):
@@ -143,7 +143,7 @@ def serve(connection, name: str, model_name: str, arguments: argparse.Namespace)
             return 1
         if name == "reference":
             count = QUERIES[model_name]["reference"][task]
-            prompts = [bare_prompt(user, items) for user, items in make_queries(data, task, count)]
+            prompts = [fill(BARE[task], user, items) for user, items in make_queries(data, task, count)]
             {"topn": plan.rank, "sequential": plan.recommend, "explanation": plan.explain}[task](prompts)
         else:
             count = QUERIES[model_name]["ours"]

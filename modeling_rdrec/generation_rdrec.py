@@ -212,8 +212,8 @@ class RDRecGenerationMixin:
         What `generate` writes with these settings, early stopping and a length penalty of 1. `min_length` and
         `max_length` count tokens with the start token, as in transformers.
         """
-        single = _is_id(user)
-        users, items = ([user], [item]) if single else (_plain_list(user), _plain_list(item))
+        single = _is_id(user) and _is_id(item)
+        users, items = ([given] if _is_id(given) else _plain_list(given) for given in (user, item))
         if len(users) != len(items):
             raise ValueError(f"{len(users)} users but {len(items)} items: give one item a user")
         users = tokenizer.to_ids("user", users, internal_ids)
@@ -406,7 +406,8 @@ class RDRecGenerationMixin:
 
 def _is_id(value: Any) -> bool:
     """Whether a value is one id rather than several."""
-    return isinstance(value, str) or np.ndim(value) == 0
+    # Arrays and tensors without dimensions have a length that they cannot tell.
+    return isinstance(value, str) or not hasattr(value, "__len__") or getattr(value, "ndim", 1) == 0
 
 
 def _plain_list(values: Any) -> list:
@@ -416,10 +417,10 @@ def _plain_list(values: Any) -> list:
 
 def _lists(values: Any) -> tuple[list[list], bool]:
     """One list of ids, or several, as a list of lists; and whether it was one."""
-    if values is None or isinstance(values, str) or not hasattr(values, "__len__"):
+    if _is_id(values):
         raise ValueError(f"{values!r}: give a list of item ids, or a list of such lists")
     rows = _plain_list(values)
-    several = [not isinstance(row, str) and hasattr(row, "__len__") for row in rows]
+    several = [not _is_id(row) for row in rows]
     if any(several) and not all(several):
         raise ValueError(f"item {several.index(False)} stands among lists: give a list of ids, or a list of lists")
     if rows and all(several):

@@ -31,7 +31,8 @@ class TreeDecoder:
     def __init__(self, model, states: torch.Tensor, mask: torch.Tensor, height: int):
         self.config = model.config
         self.stack = model.decoder
-        self.whole_words = model.whole_word_embeddings
+        # In the paper's way whole words are marked in the encoder alone: not even row 0 is added here.
+        self.whole_words = model.whole_word_embeddings if model.config.history == "decoder" else None
         self.device = states.device
         self.cross_keys, self.cross_values = [], []
         for block in self.stack.block:
@@ -73,7 +74,7 @@ class TreeDecoder:
         bias = self._bias(depths, sees)
 
         hidden = self.stack.embed_tokens(tokens)
-        if marks is not None:
+        if marks is not None and self.whole_words is not None:
             hidden = hidden + self.whole_words(marks)
         for number, block in enumerate(self.stack.block):
             hidden = hidden + self._self_attention(number, block.layer[0], hidden, bias)

@@ -9,12 +9,15 @@ id, where ids differ in length. Top-N: the exact order of the candidates against
 
 import argparse
 import time
+import unittest.mock
+from functools import partial
 
 import numpy as np
 import torch
 
+from modeling_rdrec.generation_rdrec import ITEM_BEAMS
 from rdrec.checkpoints.loading import check_same_catalog, load_pretrained
-from rdrec.evaluation.answers import answer_items
+from rdrec.evaluation.answers import CUTS, answer_items
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.data import TaskData
 from rdrec.tasks.scores import hit_and_ndcg
@@ -24,8 +27,8 @@ BEAMS = (5, 10, 20, 50)
 NOWHERE = 10**9  # rank of a target that is not in the list
 
 
-def ranks_of(answers) -> np.ndarray:
-    return np.array([NOWHERE if rank is None else rank for rank in answers["rank"].to_pylist()])
+def ranks_of(table) -> np.ndarray:
+    return np.array([NOWHERE if rank is None else rank for rank in table["rank"].to_pylist()])
 
 
 def main() -> None:
@@ -47,16 +50,18 @@ def main() -> None:
     spread = ", ".join(f"{count} of {length}" for length, count in enumerate(lengths) if count)
     print(f"{len(rows)} users, {arguments.split}; {data.num_items} ids, tokens an id: {spread}")
 
-    def answer(task, **settings):
+    def answer(task, num_beams=ITEM_BEAMS, **settings):
         began = time.perf_counter()
-        answers = answer_items(model, tokenizer, data, task, arguments.split, rows, progress=False, **settings)
-        return answers, len(rows) / (time.perf_counter() - began)
+        # answer_items has the beams of the evaluation; here their number is what is studied.
+        with unittest.mock.patch.object(model, "recommend", partial(model.recommend, num_beams=num_beams)):
+            table = answer_items(model, tokenizer, data, task, arguments.split, rows, progress=False, **settings)
+        return table, len(rows) / (time.perf_counter() - began)
 
-    def line(task, name, answers, speed, truth=None):
-        scores = hit_and_ndcg(ranks_of(answers), answers.CUTS[task])
+    def line(task, name, table, speed, truth=None):
+        scores = hit_and_ndcg(ranks_of(table), CUTS[task])
         found = ""
         if truth is not None:
-            pairs = zip(answers["items"].to_pylist(), truth["items"].to_pylist())
+            pairs = zip(table["items"].to_pylist(), truth["items"].to_pylist())
             shares = [len(set(some[:10]) & set(best[:10])) / max(1, len(best[:10])) for some, best in pairs]
             found = f"  true best ten found {100 * np.mean(shares):5.1f}%"
         print(
@@ -73,11 +78,13 @@ def main() -> None:
             name = f"{width} beams, length penalty {penalty:g}"
             line("sequential", name, *answer("sequential", num_beams=width, length_penalty=penalty), truth)
         line("sequential", f"exact, length penalty {penalty:g}", truth, speed, truth)
-    line("sequential", "published: 20 beams, unconstrained", *answer("sequential", protocol="published"))
+    if model.config.history == "encoder":
+        line("sequential", "published: 20 beams, unconstrained", *answer("sequential", published=True))
     print("\ntop-N, 100 candidates")
     for penalty in penalties:
         line("topn", f"exact, length penalty {penalty:g}", *answer("topn", length_penalty=penalty))
-    line("topn", "published: 20 beams, unconstrained", *answer("topn", protocol="published"))
+    if model.config.history == "encoder":
+        line("topn", "published: 20 beams, unconstrained", *answer("topn", published=True))
 
 
 if __name__ == "__main__":

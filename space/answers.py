@@ -4,7 +4,8 @@
     recommender.recommend("A1YJEY40YUW4SE", "B004756YJA\\nguitar strings", k=5)
     recommender.explain("A1YJEY40YUW4SE", "B004756YJA")
 
-Users and items are named by their raw ids, as in the dataset's catalog. Everything comes from the published model and
+Users and items are named by their raw ids, as in the dataset's catalog. A model that reads histories in its decoder
+needs no user: `recommend("", …)` is for a visitor who is none of them. Everything comes from the published model and
 dataset that `space.json` names; a ValueError is one line for the visitor.
 """
 
@@ -60,7 +61,7 @@ class Recommender:
                 "trained on in space.json"
             )
         texts = (row["text"] for row in catalog if row["kind"] == "item")
-        self.titles = [_short(text) if text else item for item, text in zip(self.items, texts)]
+        self.titles = {item: _short(text) if text else item for item, text in zip(self.items, texts)}
         self._bought = load_dataset(name="interactions", **tables)
 
     @classmethod
@@ -69,17 +70,20 @@ class Recommender:
         return cls(json.loads((Path(folder) / "space.json").read_text(encoding="utf-8")))
 
     def history(self, user: str) -> str:
-        """What a user bought, oldest first: one `id: title` a line, as `recommend` reads it."""
-        items = self._bought[self._id("user", user) - 1]["items"]
-        return "\n".join(f"{self.items[item - 1]}: {self.titles[item - 1]}" for item in items)
+        """What a user bought, oldest first: one `id: title` a line, as `recommend` reads it; "" for nobody."""
+        if not _typed(user):
+            return ""
+        bought = self._bought[self.tokenizer.to_id("user", _typed(user)) - 1]["items"]
+        items = [self.items[number - 1] for number in bought]
+        return "\n".join(f"{item}: {self.titles[item]}" for item in items)
 
     def recommend(self, user: str, history: str, k: int = 10) -> list[Recommendation]:
-        """The next items of a user from the whole catalog, best first.
+        """The next items after a history from the whole catalog, best first.
 
         Parameters
         ----------
         user : str
-            Raw id, or integer id.
+            Raw id; "" for nobody that the model knows.
         history : str
             One item a line, oldest first, possibly none: an id, `id: title`, or words that one title alone holds.
         k : int
@@ -88,44 +92,44 @@ class Recommender:
         Raises
         ------
         ValueError
-            For a user or item that the catalog does not hold, or words that many titles hold.
+            For a user or item that the catalog does not hold, words that many titles hold, or nobody where the model
+            reads users.
         """
-        items = [self._item(line.strip()) for line in history.splitlines() if line.strip()]
-        query = {"user": self._id("user", user), "history": items}
-        return [
-            Recommendation(self.items[row["item"] - 1], self.titles[row["item"] - 1], row["score"])
-            for row in self.pipeline(query, top_k=k)
-        ]
+        query = {"history": [self._item(line.strip()) for line in history.splitlines() if line.strip()]}
+        if _typed(user):
+            query["user"] = _typed(user)
+        elif self.pipeline.model.config.history == "encoder":
+            raise ValueError("choose a user: this model reads whose history it is")
+        found = self.pipeline(query, top_k=k)
+        return [Recommendation(row["item"], self.titles[row["item"]], row["score"]) for row in found]
 
     def explain(self, user: str, item: str) -> str:
         """Why this user would buy this item, in a sentence."""
-        return self.pipeline.model.explain(self.tokenizer, user=self._id("user", user), item=self._id("item", item))
+        if not _typed(user):
+            raise ValueError("choose a user: an explanation is written for one")
+        return self.pipeline.model.explain(self.tokenizer, user=_typed(user), item=_typed(item))
 
-    def _id(self, kind: str, text: str) -> int:
-        """Integer id; raw ids first, since what the page shows is raw ids, and those of books are digits only."""
-        text = str(text).strip()
-        if text.isascii() and text.isdigit() and text not in self.tokenizer.catalog[kind]:
-            return self.tokenizer.to_id(kind, int(text))
-        return self.tokenizer.to_id(kind, text)
-
-    def _item(self, line: str) -> int:
+    def _item(self, line: str) -> str:
         for text in (line, line.partition(": ")[0]):
-            try:
-                return self._id("item", text)
-            except ValueError:
-                pass
+            if text in self.titles:
+                return text
         wanted = line.casefold()
-        found = [place for place, title in enumerate(self.titles) if wanted in title.casefold()]
-        found = [place for place in found if self.titles[place].casefold() == wanted] or found
+        found = [item for item, title in self.titles.items() if wanted in title.casefold()]
+        found = [item for item in found if self.titles[item].casefold() == wanted] or found
         if not found:
             raise ValueError(
                 f"no item has the id or title {_short(line)!r}: give an id or words of a title, one a line"
             )
         if len(found) > 1:
-            shown = "; ".join(f"{self.items[place]}: {self.titles[place]}" for place in found[:SHOWN_MATCHES])
+            shown = "; ".join(f"{item}: {self.titles[item]}" for item in found[:SHOWN_MATCHES])
             more = " …" if len(found) > SHOWN_MATCHES else ""
             raise ValueError(f"{len(found)} titles hold {_short(line)!r}: give the id of one: {shown}{more}")
-        return found[0] + 1
+        return found[0]
+
+
+def _typed(text: str | None) -> str:
+    """What a field of the page holds, which is None where nothing is chosen."""
+    return "" if text is None else str(text).strip()
 
 
 def _short(text: str) -> str:

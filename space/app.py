@@ -52,6 +52,8 @@ def interface(recommender: Recommender) -> gr.Blocks:
         return recommender.explain(user, item) if item else ""
 
     first = recommender.users[0]
+    reads_users = recommender.pipeline.model.config.history == "encoder"
+    unnamed = "" if reads_users else "; none at all for a history of your own"
     with gr.Blocks(title="RDRec") as page:
         gr.Markdown("# RDRec\nThe next items for a user, from the whole catalog, and a sentence on each.")
         with gr.Row():
@@ -61,7 +63,7 @@ def interface(recommender: Recommender) -> gr.Blocks:
                     value=first,
                     allow_custom_value=True,
                     label="User",
-                    info=f"{len(recommender.users):,} users; type to search, or any user's id",
+                    info=f"{len(recommender.users):,} users; type to search, or any user's id" + unnamed,
                 )
                 history = gr.Textbox(
                     recommender.history(first),

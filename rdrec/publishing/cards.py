@@ -195,9 +195,14 @@ def _results_table(task: str, measured: list[EvaluationResults], digest: str | N
     for results in measured:
         label = f"`{_protocol(results.protocol)}`"
         label += ", this model" if results.model_sha256 == digest else ", another checkpoint"
+        if results.fit_on != "train":
+            label += f", fitted on {escape(results.fit_on)}"
         if results.max_samples:
             label += f", first {results.max_samples:,} queries only"
         columns.append((label, results.results.get(task, {})))
+        # The same model asked in another way, such as without its prior.
+        variants = results.variants.get(task, {})
+        columns += [(f"{label}, {escape(variant)}", scores) for variant, scores in variants.items()]
     first = measured[0]
     points = next((found.reference_points.get(task) for found in measured), None) or {}
     columns += [(f"{escape(point)} ({_protocol(first.protocol)})", scores) for point, scores in points.items()]
@@ -249,7 +254,7 @@ def _training_lines(record: TrainingRecord | None, conversion: ConversionRecord 
         f"- started from {start}; {record.model['parameters']:,} parameters",
         f"- {record.steps:,} steps of {recipe['train_batch_size']} draws, learning rate {recipe['learning_rate']}, "
         f"seed {recipe['seed']}",
-        f"- best validation loss {record.best_validation_loss:.4f}, at step {record.best_step:,}",
+        f"- {escape(record.summary())}",
         f"- {record.minutes:.1f} minutes on {record.processes} × {escape(record.device)}, "
         f"{record.tokens_per_second:,.0f} tokens/s, mixed precision {escape(record.mixed_precision)}",
         "- " + ", ".join(f"{escape(name)} `{version}`" for name, version in record.versions.items()),

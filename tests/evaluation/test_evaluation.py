@@ -9,9 +9,9 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-import eval as eval_script
 from rdrec.evaluation.answers import answer_items
 from rdrec.evaluation.runner import Evaluation
+from rdrec.evaluation.settings import EvaluationSettings
 from tests.conftest import ROOT, TWO_PROCESSES
 
 
@@ -25,7 +25,7 @@ def arguments(tiny_checkpoint, sample_dir, tmp_path):
             "max_samples": 20,
             "batch_size": 8,
         }
-        return eval_script.Arguments(**{**settings, **changes})
+        return EvaluationSettings(**{**settings, **changes})
 
     return make
 
@@ -134,24 +134,47 @@ def test_the_ranking_asked_for_reaches_the_model(model, tokenizer, sample_data, 
     asked = []
 
     def note(self, *rest, **settings):
-        asked.append({name: settings.get(name) for name in ("k", "protocol", "exact", "length_penalty")})
+        asked.append({name: settings.get(name) for name in ("k", "exact", "length_penalty", "prior", "internal_ids")})
+        return []
+
+    def note_published(model, tokenizer, task, *rest, **settings):
+        asked.append(f"published {task}")
         return []
 
     for method in ("recommend", "rank"):
         monkeypatch.setattr(type(model), method, note)
+    monkeypatch.setattr("rdrec.evaluation.answers.rank_published", note_published)
     for task in ("sequential", "topn"):
-        for settings in ({}, {"protocol": "published"}, {"exact": True, "length_penalty": 1.0}):
+        for settings in ({}, {"published": True}, {"exact": True, "length_penalty": 1.0, "prior": False}):
             answer_items(model, tokenizer, sample_data, task, "test", [0], progress=False, **settings)
-    plain = {"k": 15, "protocol": "clean", "exact": False, "length_penalty": 0.0}
-    changed = {"exact": True, "length_penalty": 1.0}
-    topn = {
-        "k": None,
-        "protocol": "clean",
-        "exact": None,
-        "length_penalty": 0.0,
-    }  # candidates are always scored exactly
-    assert asked[:3] == [plain, {**plain, "protocol": "published"}, {**plain, **changed}]
-    assert asked[3:] == [topn, {**topn, "protocol": "published"}, {**topn, "length_penalty": 1.0}]
+    plain = {"k": 15, "exact": False, "length_penalty": 0.0, "prior": True, "internal_ids": True}
+    changed = {"length_penalty": 1.0, "prior": False}
+    topn = {**plain, "k": None, "exact": None}  # candidates are always scored exactly
+    assert asked[:3] == [plain, "published sequential", {**plain, **changed, "exact": True}]
+    assert asked[3:] == [topn, "published topn", {**topn, **changed}]
+
+
+def test_published_looks_at_the_papers_beams(model, tokenizer, sample_data, monkeypatch):
+    asked = []
+    generate = type(model).generate
+
+    def note(self, **settings):
+        asked.append(
+            [settings[name] for name in ("num_beams", "num_return_sequences", "max_new_tokens", "length_penalty")]
+        )
+        return generate(self, **settings)
+
+    monkeypatch.setattr(type(model), "generate", note)
+    for task in ("sequential", "topn"):
+        rows = answer_items(
+            model, tokenizer, sample_data, task, "test", [0, 4], published=True, progress=False
+        ).to_pylist()
+        for row in rows:
+            history = set(sample_data.sequences[row["user"] - 1][:-1].tolist())
+            candidates = {*sample_data.candidates["test"][1][row["user"] - 1].tolist(), row["target"]}
+            allowed = set(range(1, 241)) - history if task == "sequential" else candidates
+            assert set(row["items"]) <= allowed and len(set(row["items"])) == len(row["items"])
+    assert asked == [[20, 15, 50, 1.0], [20, 10, 50, 1.0]]
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """A visitor of the Space: opens its page, with nothing at hand but the Space's files and the Hub.
 
-    python -I tests/fakes/visitor.py FOLDER
+    python -I tests/fakes/visitor.py FOLDER USER_RAW_ID
 
 Prints what the page answers, as JSON on the last line, for `test_space.py`.
 """
@@ -12,7 +12,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 
-def main(folder: str) -> dict:
+def main(folder: str, user: str) -> dict:
     sys.path.insert(0, folder)  # as for `python app.py`
     from app import interface
 
@@ -21,13 +21,13 @@ def main(folder: str) -> dict:
     page = interface(Recommender.load(folder))
     page.launch(prevent_thread_lock=True, quiet=True)
     client = Client(page.local_url, verbose=False)
-    # The user by integer id, which is not in the list of the page.
-    history, *_ = client.predict("2", api_name="/pick")
-    table, choices, reason = client.predict("2", history, 4, api_name="/recommend")
+    # The page's list may not hold everybody: the id is typed.
+    history, *_ = client.predict(user, api_name="/pick")
+    table, choices, reason = client.predict(user, history, 4, api_name="/recommend")
     made = {"history": history, "table": table, "choices": choices, "reason": reason}
-    made["explanation"] = client.predict("2", table["data"][0][1], api_name="/explain")
+    made["explanation"] = client.predict(user, table["data"][0][1], api_name="/explain")
     try:
-        client.predict("2", "<b>nothing</b>", 4, api_name="/recommend")
+        client.predict(user, "<b>nothing</b>", 4, api_name="/recommend")
     except AppError as error:
         made["error"] = str(error)
     page.close()

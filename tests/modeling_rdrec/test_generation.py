@@ -10,8 +10,9 @@ from transformers import LogitsProcessorList
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration
 from modeling_rdrec.catalog_trie import CatalogTrie
 from modeling_rdrec.fast_linear import fast_linear
-from modeling_rdrec.generation_rdrec import bare_prompt
-from modeling_rdrec.tree_decoder import Head, TreeDecoder
+from modeling_rdrec.head import Head
+from modeling_rdrec.prompts import BARE, fill
+from modeling_rdrec.tree_decoder import TreeDecoder
 
 
 ITEMS = 150
@@ -64,9 +65,9 @@ def best(scores, items, k):
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 def test_rank_equals_scoring_one_by_one(engine, words, length_penalty):
-    ranked = engine.rank(words, user=[1, 2, 3], candidates=CANDIDATES, length_penalty=length_penalty)
+    ranked = engine.rank(words, internal_ids=True, user=[1, 2, 3], candidates=CANDIDATES, length_penalty=length_penalty)
     for user, candidates, answer in zip([1, 2, 3], CANDIDATES, ranked):
-        scores = teacher_forced(engine, words, 2, bare_prompt(user, candidates), candidates, length_penalty)
+        scores = teacher_forced(engine, words, 2, fill(BARE["topn"], user, candidates), candidates, length_penalty)
         items, wanted = best(scores, candidates, None)
         assert answer.items == items
         np.testing.assert_allclose(answer.scores, wanted, atol=1e-5)
@@ -76,11 +77,11 @@ def test_rank_equals_scoring_one_by_one(engine, words, length_penalty):
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 def test_wide_beams_and_exact_search_equal_brute_force(engine, words, length_penalty):
     settings = {"user": [1, 2, 3], "history": HISTORIES, "k": 12, "length_penalty": length_penalty}
-    wide = engine.recommend(words, num_beams=ITEMS, **settings)
-    exact = engine.recommend(words, exact=True, **settings)
+    wide = engine.recommend(words, internal_ids=True, num_beams=ITEMS, **settings)
+    exact = engine.recommend(words, internal_ids=True, exact=True, **settings)
     for user, history, by_beams, proven in zip([1, 2, 3], HISTORIES, wide, exact):
         items = [item for item in range(1, ITEMS + 1) if item not in history]
-        scores = teacher_forced(engine, words, 1, bare_prompt(user, history), items, length_penalty)
+        scores = teacher_forced(engine, words, 1, fill(BARE["sequential"], user, history), items, length_penalty)
         wanted, wanted_scores = best(scores, items, 12)
         for answer in (by_beams, proven):
             assert answer.items == wanted
@@ -88,9 +89,9 @@ def test_wide_beams_and_exact_search_equal_brute_force(engine, words, length_pen
 
 
 def test_exact_search_opens_nodes_in_parts(engine, words, monkeypatch):
-    whole = engine.recommend(words, user=1, history=[3], k=30, exact=True)
-    monkeypatch.setattr("modeling_rdrec.generation_rdrec.EXACT_WIDTH", 3)
-    parts = engine.recommend(words, user=1, history=[3], k=30, exact=True)
+    whole = engine.recommend(words, internal_ids=True, user=1, history=[3], k=30, exact=True)
+    monkeypatch.setattr("modeling_rdrec.search.EXACT_WIDTH", 3)
+    parts = engine.recommend(words, internal_ids=True, user=1, history=[3], k=30, exact=True)
     assert parts.items == whole.items and parts.scores == pytest.approx(whole.scores, abs=1e-5)
 
 
@@ -99,7 +100,9 @@ def test_exact_search_opens_nodes_in_parts(engine, words, monkeypatch):
 def test_generate_with_the_processor_equals_recommend(engine, words, length_penalty, num_beams):
     trie = words.catalog_trie()
     batch = words(
-        [bare_prompt(user, row) for user, row in zip([1, 2, 3], HISTORIES)], padding=True, return_tensors="pt"
+        [fill(BARE["sequential"], user, row) for user, row in zip([1, 2, 3], HISTORIES)],
+        padding=True,
+        return_tensors="pt",
     )
     output = engine.generate(
         **batch,
@@ -116,7 +119,13 @@ def test_generate_with_the_processor_equals_recommend(engine, words, length_pena
     )
     written = [int(text) for text in words.batch_decode(output.sequences, skip_special_tokens=True)]
     ours = engine.recommend(
-        words, user=[1, 2, 3], history=HISTORIES, k=4, num_beams=num_beams, length_penalty=length_penalty
+        words,
+        internal_ids=True,
+        user=[1, 2, 3],
+        history=HISTORIES,
+        k=4,
+        num_beams=num_beams,
+        length_penalty=length_penalty,
     )
     assert [item for answer in ours for item in answer.items] == written
     scores = [score for answer in ours for score in answer.scores]
@@ -144,7 +153,7 @@ def test_generate_with_fewer_answers_than_beams_marks_what_is_none(engine, words
 
 def test_always_k_answers_new_and_different(engine, words):
     for k in (1, 20, 111):
-        answer = engine.recommend(words, user=2, history=HISTORIES[2], k=k)
+        answer = engine.recommend(words, internal_ids=True, user=2, history=HISTORIES[2], k=k)
         assert len(answer.items) == len(set(answer.items)) == k
         assert not set(answer.items) & set(HISTORIES[2]) and set(answer.items) <= set(range(1, ITEMS + 1))
         assert answer.scores == sorted(answer.scores, reverse=True)
@@ -153,20 +162,25 @@ def test_always_k_answers_new_and_different(engine, words):
 def test_beams_do_not_die_where_nearly_all_is_bought(engine, words):
     history = [item for item in range(1, ITEMS + 1) if item not in (4, 45, 123)]
     for exact in (False, True):
-        answer = engine.recommend(words, user=1, history=history, k=3, num_beams=3, exact=exact)
+        answer = engine.recommend(words, internal_ids=True, user=1, history=history, k=3, num_beams=3, exact=exact)
         assert sorted(answer.items) == [4, 45, 123]
 
 
 def test_k_beyond_the_catalog_gives_all_there_is(engine, words):
     for exact in (False, True):
-        answer = engine.recommend(words, user=1, history=[1, 2, 3], k=1000, exact=exact)
+        answer = engine.recommend(words, internal_ids=True, user=1, history=[1, 2, 3], k=1000, exact=exact)
         assert sorted(answer.items) == list(range(4, ITEMS + 1))
-        assert engine.recommend(words, user=1, history=list(range(1, ITEMS + 1)), k=5, exact=exact).items == []
+        assert (
+            engine.recommend(
+                words, internal_ids=True, user=1, history=list(range(1, ITEMS + 1)), k=5, exact=exact
+            ).items
+            == []
+        )
 
 
 @pytest.mark.slow
 def test_an_empty_history_is_a_prompt_of_the_user_alone(engine, words):
-    answer = engine.recommend(words, user=4, history=[], k=5, exact=True)
+    answer = engine.recommend(words, internal_ids=True, user=4, history=[], k=5, exact=True)
     items = list(range(1, ITEMS + 1))
     assert answer.items == best(teacher_forced(engine, words, 1, "user_4", items), items, 5)[0]
 
@@ -175,46 +189,61 @@ def test_a_history_longer_than_the_table_keeps_the_most_recent(engine, words, mo
     history = [*range(1, 101), *range(1, 31)]
     monkeypatch.setattr(engine.config, "max_whole_words", 22)
     with pytest.warns(UserWarning, match="a history of 130 items is longer .* the last 20 are read"):
-        answer = engine.recommend(words, user=1, history=history, k=6, exact=True)
-    prompt = engine.recommend(words, user=1, history=history[-20:], k=ITEMS, exact=True)
+        answer = engine.recommend(words, internal_ids=True, user=1, history=history, k=6, exact=True)
+    prompt = engine.recommend(words, internal_ids=True, user=1, history=history[-20:], k=ITEMS, exact=True)
     wanted = [item for item in prompt.items if item not in history][:6]
     assert answer.items == wanted  # items that are read no more are still not recommended
 
 
 def test_duplicate_candidates_count_once(engine, words):
-    assert engine.rank(words, user=1, candidates=[5, 9, 5, 120, 9]) == engine.rank(
-        words, user=1, candidates=[5, 9, 120]
+    assert engine.rank(words, internal_ids=True, user=1, candidates=[5, 9, 5, 120, 9]) == engine.rank(
+        words, internal_ids=True, user=1, candidates=[5, 9, 120]
     )
 
 
 def test_candidates_of_equal_scores_are_ordered_by_id(engine, words, monkeypatch):
     monkeypatch.setattr(
-        "modeling_rdrec.generation_rdrec._score", lambda *rest: [np.array([-1.0, -2.0, -1.0, -0.5, -1.0])]
+        "modeling_rdrec.generation_rdrec.score_candidates", lambda *rest: [np.array([-1.0, -2.0, -1.0, -0.5, -1.0])]
     )
-    assert engine.rank(words, user=1, candidates=[30, 4, 20, 50, 10]).items == [50, 10, 20, 30, 4]
+    assert engine.rank(words, internal_ids=True, user=1, candidates=[30, 4, 20, 50, 10]).items == [50, 10, 20, 30, 4]
 
 
 def test_without_a_catalog_candidates_rank_and_a_trie_recommends(engine, words):
-    wanted = engine.rank(words, user=1, candidates=[5, 9, 120])
+    wanted = engine.rank(words, internal_ids=True, user=1, candidates=[5, 9, 120])
     words.catalog = None
-    assert engine.rank(words, user=1, candidates=[5, 9, 120]).items == wanted.items
+    assert engine.rank(words, internal_ids=True, user=1, candidates=[5, 9, 120]).items == wanted.items
     with pytest.raises(ValueError, match="no catalog.json.*give trie="):
-        engine.recommend(words, user=1, history=[5])
-    answer = engine.recommend(words, user=1, history=[5], k=9, trie=CatalogTrie.build(words, [5, 9, 120]))
+        engine.recommend(words, internal_ids=True, user=1, history=[5])
+    answer = engine.recommend(
+        words, internal_ids=True, user=1, history=[5], k=9, trie=CatalogTrie.build(words, [5, 9, 120])
+    )
     assert sorted(answer.items) == [9, 120]
 
 
 @pytest.mark.parametrize(
     ("method", "arguments", "message"),
     [
-        ("recommend", {"user": 1, "history": [151]}, "unknown item 151: ids of this checkpoint's catalog are 1..150"),
+        (
+            "recommend",
+            {"user": 1, "history": [151]},
+            "unknown item 151: internal ids of this checkpoint's catalog are 1..150",
+        ),
         ("recommend", {"user": "nobody", "history": []}, "unknown user 'nobody'"),
+        ("recommend", {"user": "nobody", "history": [], "internal_ids": False}, "unknown user 'nobody'"),
+        (
+            "recommend",
+            {"history": ["i3"], "internal_ids": False},
+            "this model reads the user .history='encoder'.: give user=",
+        ),
         ("recommend", {"user": 1, "history": [], "k": 0}, "k 0: give 1 or more"),
-        ("recommend", {"user": 1, "history": [], "protocol": "dirty"}, "protocol 'dirty': take clean or published"),
         ("recommend", {"user": 1, "history": [], "length_penalty": -1.0}, "length_penalty -1.0: give 0"),
-        ("rank", {"user": 1, "candidates": ["i1", "i151"]}, "unknown item 'i151'"),
+        ("rank", {"user": "u1", "candidates": ["i1", "i151"], "internal_ids": False}, "unknown item 'i151'"),
         ("rank", {"user": 1, "candidates": []}, "query 0 has no candidates"),
-        ("rank", {"user": [1, 2], "candidates": [[1]]}, "2 users but 1 candidate lists"),
+        (
+            "rank",
+            {"user": [1, 2], "candidates": [[1]]},
+            "2 users but 1 lists of items|a list of users with a list of lists",
+        ),
         ("rank", {"user": 1, "candidates": range(1, 60)}, "shorten the history or the candidate list"),
         ("explain", {"user": [1, 2], "item": 3}, "2 users but 1 items"),
     ],
@@ -222,19 +251,19 @@ def test_without_a_catalog_candidates_rank_and_a_trie_recommends(engine, words):
 def test_bad_input_is_named(engine, words, monkeypatch, method, arguments, message):
     monkeypatch.setattr(words, "max_whole_words", 50)
     with pytest.raises(ValueError, match=message):
-        getattr(engine, method)(words, **arguments)
+        getattr(engine, method)(words, **{"internal_ids": True, **arguments})
 
 
 def test_batches_change_nothing(engine, words, monkeypatch):
     users = [1, 2, 3]
     together = (
-        engine.recommend(words, user=users, history=HISTORIES),
-        engine.rank(words, user=users, candidates=CANDIDATES),
+        engine.recommend(words, internal_ids=True, user=users, history=HISTORIES),
+        engine.rank(words, internal_ids=True, user=users, candidates=CANDIDATES),
     )
     monkeypatch.setattr("modeling_rdrec.generation_rdrec.POSITIONS_A_BATCH", 1)
     alone = (
-        engine.recommend(words, user=users, history=HISTORIES),
-        engine.rank(words, user=users, candidates=CANDIDATES),
+        engine.recommend(words, internal_ids=True, user=users, history=HISTORIES),
+        engine.rank(words, internal_ids=True, user=users, candidates=CANDIDATES),
     )
     for some, others in zip(together, alone):
         assert [row.items for row in some] == [row.items for row in others]
@@ -243,7 +272,7 @@ def test_batches_change_nothing(engine, words, monkeypatch):
 
 
 def test_raw_ids_are_given_back_to_those_who_ask_with_them(engine, words):
-    number = engine.recommend(words, user=2, history=[3, 12], k=4)
+    number = engine.recommend(words, internal_ids=True, user=2, history=[3, 12], k=4)
     raw = engine.recommend(words, user="u2", history=["i3", "i12"], k=4)
     assert raw.items == [f"i{item}" for item in number.items] and raw.scores == number.scores
 
@@ -274,8 +303,8 @@ def test_the_tree_decoder_equals_forward(engine, words):
 
 
 def test_the_head_in_blocks_equals_the_head(engine, monkeypatch):
-    monkeypatch.setattr("modeling_rdrec.tree_decoder.BLOCK_ROWS", 4)
-    monkeypatch.setattr("modeling_rdrec.tree_decoder.BLOCK_COLUMNS", 10)
+    monkeypatch.setattr("modeling_rdrec.head.BLOCK_ROWS", 4)
+    monkeypatch.setattr("modeling_rdrec.head.BLOCK_COLUMNS", 10)
     hidden = torch.randn(11, engine.config.d_model, generator=torch.Generator().manual_seed(0)) * 5
     head = Head(engine)
     with torch.inference_mode():
@@ -300,30 +329,13 @@ def test_fast_linear_gives_the_same_and_leaves_training_alone(monkeypatch):
 
 
 def test_bfloat16_autocast_stays_close(engine, words):
-    exact = engine.rank(words, user=1, candidates=CANDIDATES[2])
+    exact = engine.rank(words, internal_ids=True, user=1, candidates=CANDIDATES[2])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = engine.rank(words, user=1, candidates=CANDIDATES[2])
-        beams = engine.recommend(words, user=1, history=[3], k=5)
+        rough = engine.rank(words, internal_ids=True, user=1, candidates=CANDIDATES[2])
+        beams = engine.recommend(words, internal_ids=True, user=1, history=[3], k=5)
     close = dict(zip(rough.items, rough.scores))
     assert max(abs(close[item] - score) for item, score in zip(*exact)) < 0.5
     assert len(beams.items) == 5
-
-
-def test_published_looks_at_the_papers_beams(model, tokenizer, monkeypatch):
-    asked = []
-    generate = type(model).generate
-
-    def note(self, **settings):
-        asked.append(
-            [settings[name] for name in ("num_beams", "num_return_sequences", "max_new_tokens", "length_penalty")]
-        )
-        return generate(self, **settings)
-
-    monkeypatch.setattr(type(model), "generate", note)
-    found = model.recommend(tokenizer, user=1, history=[3, 4], protocol="published")
-    ranked = model.rank(tokenizer, user=1, candidates=[3, 4, 5], protocol="published")
-    assert asked == [[20, 15, 50, 1.0], [20, 10, 50, 1.0]]
-    assert not {3, 4} & set(found.items) and set(found.items) <= set(range(1, 241)) and set(ranked.items) <= {3, 4, 5}
 
 
 @pytest.mark.parametrize(
@@ -332,7 +344,9 @@ def test_published_looks_at_the_papers_beams(model, tokenizer, monkeypatch):
 @pytest.mark.parametrize("eos_is_likely", [False, True])
 def test_explain_writes_what_generate_does(engine, words, settings, eos_is_likely):
     users, items = [1, 2, 3, 4, 5], [3, 120, 7, 7, 45]
-    batch = words([bare_prompt(user, [item]) for user, item in zip(users, items)], padding=True, return_tensors="pt")
+    batch = words(
+        [fill(BARE["explanation"], user, [item]) for user, item in zip(users, items)], padding=True, return_tensors="pt"
+    )
     settings = {"num_beams": 7, "min_length": 10, "max_length": 21, **settings}
 
     def generate(model):
@@ -348,10 +362,10 @@ def test_explain_writes_what_generate_does(engine, words, settings, eos_is_likel
         output = generate(engine)
     assert (output == 1).any() == eos_is_likely
     wanted = [text.strip() for text in words.batch_decode(output, skip_special_tokens=True)]
-    assert engine.explain(words, user=users, item=items, **settings) == wanted
+    assert engine.explain(words, internal_ids=True, user=users, item=items, **settings) == wanted
 
 
 def test_explain_writes_a_sentence_for_each_pair(model, tokenizer):
-    sentences = model.explain(tokenizer, user=[5, 6], item=[3, 4])
+    sentences = model.explain(tokenizer, user=[5, 6], item=[3, 4], internal_ids=True)
     assert len(sentences) == 2 and all(isinstance(sentence, str) for sentence in sentences)
-    assert model.explain(tokenizer, user=5, item=3) == sentences[0]
+    assert model.explain(tokenizer, user=5, item=3, internal_ids=True) == sentences[0]

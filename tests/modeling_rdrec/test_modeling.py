@@ -277,16 +277,16 @@ def test_a_checkpoint_loads_where_nothing_of_this_project_is(tiny_checkpoint, tm
 def test_recommend_rank_and_explain_speak_raw_ids_and_integers(model, tokenizer):
     user, items = tokenizer.to_raw("user", 5), [tokenizer.to_raw("item", n) for n in (3, 4)]
     one = model.recommend(tokenizer, user=user, history=items, k=4)
-    many = model.recommend(tokenizer, user=[5, 5], history=[[3, 4], [3, 4]], k=4)
+    many = model.recommend(tokenizer, user=[5, 5], history=[[3, 4], [3, 4]], k=4, internal_ids=True)
     assert many[0] == many[1]
     assert one.items == [tokenizer.to_raw("item", item) for item in many[0].items]
     assert one.scores == pytest.approx(many[0].scores, abs=1e-5)
     assert not set(one.items) & set(items) and len(set(one.items)) == len(one.items) <= 4
-    best = model.rank(tokenizer, user=5, candidates=[10, 11, 12])
+    best = model.rank(tokenizer, user=5, candidates=[10, 11, 12], internal_ids=True)
     assert set(best.items) <= {10, 11, 12}
     sentence = model.explain(tokenizer, user=user, item=items[0])
-    assert isinstance(sentence, str) and [sentence] == model.explain(tokenizer, user=[5], item=[3])
+    assert isinstance(sentence, str) and [sentence] == model.explain(tokenizer, user=[5], item=[3], internal_ids=True)
     with pytest.raises(ValueError, match="unknown item 'NOPE'"):
-        model.recommend(tokenizer, user=5, history=["NOPE"])
-    with pytest.raises(ValueError, match="one history a user"):
-        model.recommend(tokenizer, user=[5, 6], history=[[1]])
+        model.recommend(tokenizer, user=user, history=["NOPE"])
+    with pytest.raises(ValueError, match="give one list a user"):
+        model.recommend(tokenizer, user=[5, 6], history=[[1]], internal_ids=True)

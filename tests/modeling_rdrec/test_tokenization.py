@@ -78,7 +78,7 @@ def test_catalog_round_trip(tiny_checkpoint, sample_data):
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint, trust_remote_code=True)
     assert type(tokenizer).__name__ == "RDRecTokenizer" and type(tokenizer) is not RDRecTokenizer
     raw = sample_data.raw_ids["item"][41]
-    assert tokenizer.to_id("item", raw) == 42 == tokenizer.to_id("item", 42)
+    assert tokenizer.to_id("item", raw) == 42 == tokenizer.to_id("item", 42, internal=True)
     assert tokenizer.to_raw("item", 42) == raw
     assert tokenizer.catalog == sample_data.raw_ids
 

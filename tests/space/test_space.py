@@ -63,9 +63,11 @@ def test_a_visitor_of_the_published_space_gets_the_models_answers(
     assert HfApi().space_info(SPACE).sdk == "gradio" and hub.repo(SPACE, "space").tags.keys() == {"v1"}
 
     folder = snapshot_download(SPACE, repo_type="space", local_dir=tmp_path / "visited")
-    found = ask_stranger("visitor.py", folder, folder=tmp_path, GRADIO_ANALYTICS_ENABLED="False")
+    found = ask_stranger(
+        "visitor.py", folder, tokenizer.to_raw("user", 2), folder=tmp_path, GRADIO_ANALYTICS_ENABLED="False"
+    )
     bought = sample_data.sequences[1].tolist()
-    best = model.recommend(tokenizer, user=2, history=bought, k=4)
+    best = model.recommend(tokenizer, user=2, history=bought, k=4, internal_ids=True)
     raw = [tokenizer.to_raw("item", item) for item in best.items]
     assert [line.split(": ")[0] for line in found["history"].splitlines()] == [
         tokenizer.to_raw("item", item) for item in bought
@@ -74,7 +76,7 @@ def test_a_visitor_of_the_published_space_gets_the_models_answers(
     assert [row[:2] for row in rows] == [[rank, item] for rank, item in enumerate(raw, 1)]
     assert [row[3] for row in rows] == pytest.approx(best.scores, abs=1e-3) and all(row[2] for row in rows)
     assert [choice[1] for choice in found["choices"]["choices"]] == raw and found["reason"] == ""
-    assert found["explanation"] == model.explain(tokenizer, user=2, item=best.items[0])
+    assert found["explanation"] == model.explain(tokenizer, user=2, item=best.items[0], internal_ids=True)
     assert "no item has the id or title '&lt;b&gt;nothing&lt;/b&gt;'" in found["error"]
 
     # The same once more changes nothing; a Space alone shows what is on the Hub.
@@ -175,29 +177,47 @@ def recommender(answers, tiny_checkpoint, sample_dir):
 def test_items_are_named_by_id_or_title(recommender, model, tokenizer):
     user = tokenizer.to_raw("user", 5)
     known = recommender.history(user)
-    ids = [tokenizer.to_id("item", line.split(": ")[0]) for line in known.splitlines()]
-    best = model.recommend(tokenizer, user=5, history=ids, k=3)
-    unique = next(title for title in recommender.titles if recommender.titles.count(title) == 1)
+    ids = [line.split(": ")[0] for line in known.splitlines()]
+    best = model.recommend(tokenizer, user=user, history=ids, k=3)
+    titles = list(recommender.titles.values())
+    item, unique = next((item, title) for item, title in recommender.titles.items() if titles.count(title) == 1)
     for history, read in (
         (known, ids),
-        ("\n".join(map(str, ids)), ids),
-        (f" {unique.upper()}\n\n", [recommender.titles.index(unique) + 1]),
+        ("\n".join(ids), ids),
+        (f" {unique.upper()}\n\n", [item]),
         ("", []),
     ):
-        expected = model.recommend(tokenizer, user=5, history=read, k=3)
+        expected = model.recommend(tokenizer, user=user, history=read, k=3)
         found = recommender.recommend(user, history, k=3)
-        assert [row.item for row in found] == [tokenizer.to_raw("item", item) for item in expected.items]
+        assert [row.item for row in found] == expected.items
         assert [row.score for row in found] == pytest.approx(expected.scores)
-    assert recommender.explain("5", str(best.items[0])) == model.explain(tokenizer, user=5, item=best.items[0])
+    assert recommender.explain(user, best.items[0]) == model.explain(tokenizer, user=user, item=best.items[0])
+
+
+def test_a_visitor_who_is_no_user_gets_what_a_history_alone_gives(recommender, model, tokenizer, monkeypatch):
+    items = [tokenizer.to_raw("item", number) for number in (3, 1)]
+    for nobody in (None, "", " "):
+        assert recommender.history(nobody) == ""
+        with pytest.raises(ValueError, match="^choose a user: this model reads whose history it is$"):
+            recommender.recommend(nobody, "\n".join(items))
+        with pytest.raises(ValueError, match="^choose a user: an explanation is written for one$"):
+            recommender.explain(nobody, items[0])
+    for one in (model, recommender.pipeline.model):
+        monkeypatch.setattr(one.config, "history", "decoder")
+    wanted = model.recommend(tokenizer, history=items, k=3)
+    found = recommender.recommend(None, "\n".join(items), k=3)
+    assert [row.item for row in found] == wanted.items
+    assert [row.score for row in found] == pytest.approx(wanted.scores)
 
 
 def test_what_a_visitor_can_mend_is_one_line(recommender):
-    word = recommender.titles[0].split()[0]
+    known, word = recommender.users[0], next(iter(recommender.titles.values())).split()[0]
     for user, history, message in (
         ("nobody", "", "unknown user 'nobody'"),
-        ("0", "", "unknown user 0"),
-        ("1", "no such thing", "no item has the id or title 'no such thing'"),
-        ("1", word, rf"\d+ titles hold '{word}': give the id of one: B0SAMPL\d+: {word}.*; .* …$"),
+        ("0", "", "unknown user '0'"),
+        ("5", "", "unknown user '5'"),
+        (known, "no such thing", "no item has the id or title 'no such thing'"),
+        (known, word, rf"\d+ titles hold '{word}': give the id of one: B0SAMPL\d+: {word}.*; .* …$"),
     ):
         with pytest.raises(ValueError, match=message) as refusal:
             recommender.recommend(user, history)

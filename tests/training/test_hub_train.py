@@ -96,7 +96,7 @@ def test_adapters_of_a_folder_answer_as_the_model_they_were_saved_from(tiny_chec
         plain = load_pretrained(str(tiny_checkpoint))[0].eval()(**batch).logits
     assert torch.allclose(got, wanted, atol=1e-4) and not torch.allclose(got, plain, atol=1e-2)
     assert again.catalog == tokenizer.catalog
-    query = {"user": 3, "candidates": list(range(1, 30))}
+    query = {"user": 3, "candidates": list(range(1, 30)), "internal_ids": True}
     apart, together = model.rank(tokenizer, **query), merged.rank(again, **query)
     assert apart.items == together.items and apart.scores == pytest.approx(together.scores, abs=1e-4)
 
@@ -105,7 +105,7 @@ def test_an_adapter_beside_the_head_is_refused_where_only_the_head_s_weight_woul
     model, tokenizer = load_pretrained(str(tiny_checkpoint))
     model.add_adapter(LoraConfig(r=2, target_modules=["lm_head"]))
     with pytest.raises(ValueError, match="lm_head is a peft.*: merge adapters first"):
-        model.rank(tokenizer, user=1, candidates=[1, 2])
+        model.rank(tokenizer, user=1, candidates=[1, 2], internal_ids=True)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def recipe(sample_dir, tmp_path):
             "dataset": str(sample_dir),
             "output_dir": str(tmp_path / "run"),
             "model_config": TINY_MODEL,
+            "history": "encoder",
             "train_batch_size": 12,
             "max_train_steps": 6,
             "max_eval_samples": 8,
@@ -84,11 +85,11 @@ def test_resume_goes_on_exactly(recipe, tmp_path):
     program = [
         "import rdrec.training.loop as loop, signal, os",
         "from rdrec.training.recipe import Recipe",
-        "step = loop._Run._step",
+        "step = loop.Run._step",
         "def counted(self, *rest):",
         "    step(self, *rest)",
         "    if self.progress.step == 3: os.kill(os.getpid(), signal.SIGTERM)",
-        "loop._Run._step = counted",
+        "loop.Run._step = counted",
         f"loop.train(Recipe(**{recipe(output_dir=str(cut), lr_scheduler_type='linear', save_steps=2).as_dict()!r}))",
     ]
     subprocess.run([sys.executable, "-c", "\n".join(program)], cwd=ROOT, check=True, capture_output=True)
@@ -174,7 +175,9 @@ def test_sequences_alone_train(recipe, tmp_path, sample_dir):
 
 
 def test_starting_from_a_checkpoint(recipe, tmp_path, tiny_checkpoint):
-    record = train(recipe(model_name_or_path=str(tiny_checkpoint), model_config=None, reference_padding=True))
+    record = train(
+        recipe(model_name_or_path=str(tiny_checkpoint), model_config=None, history=None, reference_padding=True)
+    )
     assert record.model["config"]["reference_padding"] is True
     assert load_pretrained(str(tmp_path / "run"))[0].config.reference_padding is True
 

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from modeling_rdrec import RDRecForConditionalGeneration
-from modeling_rdrec import loss_rdrec as loss_module
-from modeling_rdrec.loss_rdrec import head_cross_entropy
+from modeling_rdrec import head as head_module
+from modeling_rdrec.head import head_cross_entropy
 from rdrec.tasks import collator
 from rdrec.tasks.collator import Collator, length_buckets
 from rdrec.tasks.mixture import Row, TaskMixture
@@ -123,7 +123,7 @@ def test_only_target_tokens_pass_the_head(model, step):
 
 @pytest.mark.parametrize("at_once", [1, 700, 10**6])
 def test_loss_of_the_head_in_pieces(monkeypatch, at_once):
-    monkeypatch.setattr(loss_module, "LOGITS_AT_ONCE_ON_CPU", at_once)
+    monkeypatch.setattr(head_module, "LOGITS_AT_ONCE_ON_CPU", at_once)
     torch.manual_seed(0)
     states, weight = torch.randn(37, 16, requires_grad=True), torch.randn(100, 16, requires_grad=True)
     targets = torch.randint(100, (37,))

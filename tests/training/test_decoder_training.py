@@ -1,0 +1,286 @@
+"""Whole runs of a model whose decoder reads histories, a few steps each."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dataset_builder.tables import Tables, fingerprint, load_tables, write_dataset
+from rdrec.checkpoints import run_folder
+from rdrec.checkpoints.loading import load_pretrained
+from rdrec.durable import write_json
+from rdrec.errors import UserError
+from rdrec.evaluation.runner import Evaluation
+from rdrec.evaluation.settings import EvaluationSettings
+from rdrec.tasks.scores import hit_and_ndcg
+from rdrec.training.loop import train
+from rdrec.training.recipe import Recipe
+from rdrec.training.start import make_model
+from tests.conftest import ROOT, TINY_MODEL, TWO_PROCESSES
+
+
+NO_DROPOUT = json.dumps({**json.loads(TINY_MODEL), "dropout_rate": 0.0})
+
+
+@pytest.fixture
+def recipe(sample_dir, tmp_path):
+    """Make a recipe of a few small steps; keyword arguments change it."""
+
+    def make(**changes):
+        settings = {
+            "dataset": str(sample_dir),
+            "output_dir": str(tmp_path / "run"),
+            "model_config": TINY_MODEL,
+            "ids_as_tokens": True,
+            "train_batch_size": 12,
+            "max_train_steps": 6,
+            "max_eval_samples": 8,
+            "eval_steps": 3,
+            "learning_rate": 0.002,
+            "logging_steps": 2,
+            "report_to": "none",
+        }
+        return Recipe(**{**settings, **changes})
+
+    return make
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+def difference(one, other):
+    one, other = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def test_a_run_leaves_a_model_that_recommends_by_history_alone(recipe, tmp_path, sample_data):
+    record = train(recipe(prior_weight=0.5))
+    run = tmp_path / "run"
+    assert record.metric_for_best_model == "ndcg@10" and record.fit_on == "train"
+    assert record.draws_per_step == {"explanation": 4, "sequential": 4, "rationale": 4, "topn": 0}
+    assert [entry["step"] for entry in record.validation] == [3, 6]
+    assert set(record.validation[0]) >= {"hr@10", "ndcg@10", "loss", "explanation", "rationale"}
+    assert record.best_metric == max(entry["ndcg@10"] for entry in record.validation)
+    assert record.prior == {"weight": 0.5, "offset": 0.1}
+    assert {"catalog.json", "catalog_transitions.npy", "catalog_pieces.npy"} <= {path.name for path in run.iterdir()}
+    model, tokenizer = load_pretrained(str(run))
+    config = model.config
+    assert (config.history, config.ids_are_pieces, config.reads_users) == ("decoder", True, False)
+    assert config.max_history == 50 and config.prior_weight == 0.5 and config.prior_offset == 0.1
+    assert tokenizer.catalog == sample_data.raw_ids and tokenizer.transitions.num_items == 240
+    assert f"{record.best_metric:.4f} at step" in record.summary()
+    bought = [sample_data.raw_ids["item"][item - 1] for item in sample_data.sequences[0][:-2]]
+    answer = model.eval().recommend(tokenizer, bought, k=10)
+    assert len(answer.items) == 10 and not set(answer.items) & set(bought)
+    assert answer != model.recommend(tokenizer, bought, k=10, prior=False)
+    # The prior counts what training saw, and nothing that is held out.
+    pairs = {(int(a), int(b)) for row in sample_data.sequences for a, b in zip(row[:-2], row[1:-2])}
+    assert {(int(a), int(b)) for a, b in tokenizer.transitions.edges[:2].T} == pairs
+
+
+def test_validation_ranks_what_the_kept_model_ranks(recipe, tmp_path, sample_data):
+    record = train(recipe(prior_weight=0.0, max_eval_samples=40))
+    assert record.prior is None and not (tmp_path / "run" / "catalog_transitions.npy").exists()
+    model, tokenizer = load_pretrained(str(tmp_path / "run"))
+    from rdrec.training.validation import some_users
+
+    ranks = []
+    for user in some_users(sample_data, record.recipe["seed"], 40):
+        *history, target = sample_data.sequences[user][:-1].tolist()
+        items = model.eval().recommend(tokenizer, history, k=10, internal_ids=True).items
+        ranks.append(items.index(target) + 1 if target in items else np.inf)
+    assert hit_and_ndcg(np.array(ranks), [10])["ndcg@10"] == pytest.approx(record.best_metric)
+
+
+def test_ids_of_several_pieces_train_too(recipe, tmp_path, sample_data):
+    record = train(recipe(ids_as_tokens=False, max_train_steps=2, max_eval_samples=4))
+    model, tokenizer = load_pretrained(str(tmp_path / "run"))
+    assert model.config.history == "decoder" and not model.config.ids_are_pieces and record.prior is None
+    assert tokenizer.item_pieces is None
+    assert len(model.eval().recommend(tokenizer, sample_data.raw_ids["item"][:3], k=5).items) == 5
+
+
+@pytest.mark.slow
+def test_the_best_model_is_the_one_that_ranks_best(recipe, tmp_path):
+    settings = {"learning_rate": 0.05, "early_stopping_patience": 2, "eval_steps": 2, "max_train_steps": 60}
+    record = train(recipe(max_eval_samples=100, prior_weight=0.0, **settings))
+    figures = [entry["ndcg@10"] for entry in record.validation]
+    best = int(np.argmax(figures))
+    assert record.best_metric == figures[best] and record.best_step == record.validation[best]["step"]
+    assert record.best_validation_loss == record.validation[best]["loss"]
+    if record.stopped_early:
+        assert len(figures) == best + 3
+    by_loss = train(
+        recipe(
+            metric_for_best_model="loss",
+            output_dir=str(tmp_path / "loss"),
+            max_eval_samples=100,
+            prior_weight=0.0,
+            **settings,
+        )
+    )
+    losses = [entry["loss"] for entry in by_loss.validation]
+    assert by_loss.metric_for_best_model == "loss" and by_loss.best_validation_loss == min(losses)
+
+
+@pytest.mark.slow
+def test_the_prior_is_chosen_on_validation(recipe, tmp_path):
+    record = train(recipe(max_eval_samples=None, max_train_steps=2, eval_steps=2))
+    assert record.prior["weight"] > 0, "an untrained model is worse than counts on the sample"
+    assert record.prior["with"]["ndcg@10"] > record.prior["without"]["ndcg@10"]
+    assert record.prior["without"]["ndcg@10"] == pytest.approx(record.best_metric)
+    model, tokenizer = load_pretrained(str(tmp_path / "run"))
+    assert model.config.prior_weight == record.prior["weight"] and model.config.prior_offset == record.prior["offset"]
+    asked = {"model": str(tmp_path / "run"), "dataset": record.recipe["dataset"], "tasks": ["sequential", "topn"]}
+    printed = Evaluation(EvaluationSettings(**asked, split="validation")).run()
+    assert "  without prior" in printed
+    results = json.loads((tmp_path / "run" / "eval_results_validation.json").read_text())
+    assert results["fit_on"] == "train"
+    assert results["results"]["sequential"]["ndcg@10"] == pytest.approx(record.prior["with"]["ndcg@10"], abs=0.01)
+    without = results["variants"]["sequential"]["without prior"]
+    assert without["ndcg@10"] == pytest.approx(record.best_metric, abs=0.01)
+    assert set(results["variants"]["topn"]) == {"without prior"}
+    assert set(json.loads(json.dumps(results["variants"]["sequential"]["without prior"]))) >= {"hr@5", "ndcg@10"}
+    assert "after all" in Evaluation(EvaluationSettings(**asked, max_samples=8)).run()
+
+
+# --- the same however it is computed ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_resume_goes_on_exactly(recipe, tmp_path):
+    """Stopped by a signal and resumed, a run ends with the weights of one that was never stopped, dropout included."""
+    changes = {"own_dropout": 0.3, "num_negatives": 64, "user_dropout": 0.5, "lr_scheduler_type": "linear"}
+    train(recipe(**changes))
+    run, cut = tmp_path / "run", tmp_path / "cut"
+    program = [
+        "import rdrec.training.loop as loop, signal, os",
+        "from rdrec.training.recipe import Recipe",
+        "step = loop.Run._step",
+        "def counted(self, *rest):",
+        "    step(self, *rest)",
+        "    if self.progress.step == 3: os.kill(os.getpid(), signal.SIGTERM)",
+        "loop.Run._step = counted",
+        f"loop.train(Recipe(**{recipe(output_dir=str(cut), **changes).as_dict()!r}))",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(program)], cwd=ROOT, check=True, capture_output=True)
+    assert not (cut / "config.json").exists() and (cut / run_folder.LAST).is_dir()
+    record = train(recipe(output_dir=str(cut), resume_from_checkpoint="last", **changes))
+    assert record.steps == 6 and weights(cut) == weights(run)
+    again = train(recipe(output_dir=str(tmp_path / "again"), **changes))
+    assert weights(tmp_path / "again") == weights(run) and again.validation == record.validation
+
+
+@pytest.mark.slow
+def test_parts_and_processes_train_the_same_model(recipe, tmp_path):
+    settings = {"model_config": NO_DROPOUT, "num_negatives": 64, "prior_weight": 0.0}
+    whole = train(recipe(**settings))
+    train(recipe(output_dir=str(tmp_path / "parts"), gradient_accumulation_steps=3, **settings))
+    write_json(tmp_path / "r.yaml", recipe(output_dir=str(tmp_path / "two"), **settings).as_dict())  # JSON is YAML
+    done = subprocess.run(
+        [*TWO_PROCESSES, "train.py", "--config", str(tmp_path / "r.yaml")],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = json.loads((tmp_path / "two" / "training_record.json").read_text())
+    assert two["processes"] == 2 and two["best_metric"] == pytest.approx(whole.best_metric, abs=1e-6)
+    for other in ("parts", "two"):
+        assert difference(tmp_path / "run", tmp_path / other) < 1e-4
+
+
+# --- what it was fitted on -------------------------------------------------------------------------------------------
+
+
+def test_a_model_fitted_on_all_is_for_production_and_not_evaluated(recipe, tmp_path, sample_data):
+    record = train(recipe(fit_on="all", prior_weight=0.5, max_train_steps=2))
+    assert record.best_metric is None and record.validation == [] and record.best_step == 2
+    assert record.summary() == "fitted on all, the model of step 2 of 2"
+    model, tokenizer = load_pretrained(str(tmp_path / "run"))
+    assert model.config.fit_on == "all"
+    pairs = {(int(a), int(b)) for row in sample_data.sequences for a, b in zip(row, row[1:])}
+    assert {(int(a), int(b)) for a, b in tokenizer.transitions.edges[:2].T} == pairs
+    for split in ("test", "validation"):
+        settings = EvaluationSettings(model=str(tmp_path / "run"), dataset=record.recipe["dataset"], split=split)
+        with pytest.raises(UserError, match=f"fitted on all, {split} included: train with fit_on train to measure$"):
+            Evaluation(settings)
+
+
+def test_a_model_fitted_on_validation_is_evaluated_on_test_alone(recipe, tmp_path):
+    record = train(recipe(fit_on="train+validation", prior_weight=0.0, max_train_steps=2))
+    asked = {"model": str(tmp_path / "run"), "dataset": record.recipe["dataset"], "tasks": ["sequential"]}
+    with pytest.raises(UserError, match="fitted on train.validation, validation included: evaluate on test$"):
+        Evaluation(EvaluationSettings(**asked, split="validation"))
+    assert "model" in Evaluation(EvaluationSettings(**asked, max_samples=5)).run()
+    assert json.loads((tmp_path / "run" / "eval_results.json").read_text())["fit_on"] == "train+validation"
+
+
+# --- warm starts -----------------------------------------------------------------------------------------------------
+
+
+def test_a_warm_start_over_another_catalog_is_refused_with_one_line(recipe, tiny_checkpoint, sample_dir, tmp_path):
+    tables = load_tables(sample_dir)
+    rows = tables.catalog.to_pylist()
+    rows[5]["raw_id"] = "B0RENAMED1"
+    catalog = type(tables.catalog).from_pylist(rows, schema=tables.catalog.schema)
+    info = json.loads(json.dumps(tables.info))
+    other = Tables(tables.rationales, tables.interactions, tables.candidates, catalog, info)
+    other.info["fingerprint"] = fingerprint(other)
+    write_dataset(other, tmp_path / "other")
+    changes = {"model_name_or_path": str(tiny_checkpoint), "model_config": None, "dataset": str(tmp_path / "other")}
+    with pytest.raises(UserError, match="trained on a catalog of 400 users and 240 items.*or others: give") as refusal:
+        train(recipe(**changes))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_warm_start_goes_on_where_the_checkpoint_is(recipe, tmp_path, sample_data):
+    """Composing takes the texts out of the saved rows; folded again, the model answers as the checkpoint did."""
+    train(recipe(max_train_steps=2, prior_weight=0.0))
+    saved, tokenizer = load_pretrained(str(tmp_path / "run"))
+    warm = recipe(model_name_or_path=str(tmp_path / "run"), model_config=None)
+    model, again = make_model(warm, sample_data)
+    assert model.config.history == "decoder" and model.item_text is not None and again.catalog == tokenizer.catalog
+    history = sample_data.raw_ids["item"][:3]
+    wanted = saved.eval().recommend(tokenizer, history, k=10)
+    with model.eval().folded():
+        answer = model.recommend(again, history, k=10)
+    assert answer.items == wanted.items and answer.scores == pytest.approx(wanted.scores, abs=1e-4)
+    assert not torch.equal(model.shared.weight, saved.shared.weight)
+
+
+def test_settings_of_the_other_way_are_refused(recipe):
+    for changes, message in (
+        ({"reference_padding": True}, "reference_padding is the paper's way: it goes with history encoder"),
+        ({"history": "both"}, "history 'both': take one of decoder, encoder"),
+        ({"fit_on": "test"}, "fit_on 'test': take one of train, train.validation, all"),
+        ({"item_text": ["reviews"]}, "item_text 'reviews': take some of"),
+        ({"user_dropout": 1.5}, "user_dropout 1.5: give a share between 0 and 1"),
+        ({"metric_for_best_model": "hr@5"}, "metric_for_best_model 'hr@5': take one of ndcg@10, loss"),
+        ({"num_negatives": 0}, "num_negatives 0: give more than 0"),
+        ({"max_history": 600}, "max_history 600: the whole-word table has 512 rows"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train(recipe(**changes))
+
+
+def test_a_signal_is_met_at_the_end_of_a_step(recipe, monkeypatch):
+    from rdrec.training import loop
+
+    step = loop.Run._step
+
+    def interrupted(self, *rest):
+        step(self, *rest)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop.Run, "_step", interrupted)
+    assert train(recipe()) is None
