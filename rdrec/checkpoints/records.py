@@ -101,9 +101,10 @@ class TrainingRecord(Record):
 
     def summary(self) -> str:
         """How good the kept model is on validation, and which step's it is."""
-        if self.best_metric is None:
-            return f"fitted on {self.fit_on}, the model of step {self.best_step} of {self.steps}"
+        # Older records have the loss alone.
         value = self.best_metric if self.metric_for_best_model != "loss" else self.best_validation_loss
+        if value is None:
+            return f"fitted on {self.fit_on}, the model of step {self.best_step} of {self.steps}"
         return f"best validation {self.metric_for_best_model} {value:.4f} at step {self.best_step} of {self.steps}"
 
 

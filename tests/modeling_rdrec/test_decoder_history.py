@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from modeling_rdrec import TASKS, RDRecConfig, RDRecForConditionalGeneration, RDRecTokenizer
 from modeling_rdrec.history import decoder_prefix
-from modeling_rdrec.transitions import Transitions
+from modeling_rdrec.transitions import STEP_APART, WINDOW, Transitions
 from rdrec.tasks.vocabulary import train_tokenizer
 
 
@@ -103,13 +103,15 @@ def same(answer, items, scores):
 
 
 def plain_prior(model, history):
-    """w * log(count + o), the counts taken one by one; the last ten items, each step back 0.7 of the one after it."""
+    """w * log(count + o), the counts taken one by one: what followed the last ten items, each step back 0.7 of the one
+    after it, up to three steps apart."""
     counts = np.zeros(ITEMS)
     numbers = [int(item[1:]) for item in history][-10:]
     for back, item in enumerate(reversed(numbers)):
         for row in SEQUENCES:
-            for a, b in zip(row, row[1:]):
-                counts[b - 1] += 0.7**back * (a == item)
+            for place, a in enumerate(row):
+                for apart, b in enumerate(row[place + 1 : place + 1 + WINDOW]):
+                    counts[b - 1] += 0.7**back * STEP_APART**apart * (a == item)
     return torch.from_numpy(model.config.prior_weight * np.log(counts + model.config.prior_offset)).float()
 
 

@@ -89,6 +89,18 @@ def test_unknown_ids_are_named(tokenizer, key):
         tokenizer.to_id("item", key)
 
 
+def test_a_vocabulary_with_items_writes_an_item_alike_in_prompts_and_answers():
+    tokenizer = train_tokenizer(["a strap of 12 inches"], vocab_size=1000, num_users=9, num_items=400)
+
+    def pieces(text):
+        return tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
+
+    assert pieces("user_7 item_345") == ["▁user_7", "▁item_", "▁345", "</s>"] and pieces("345") == ["▁345", "</s>"]
+    assert tokenizer("user_7 item_345 item_3")["whole_word_ids"] == [1, 2, 2, 3, 3, 0]
+    tokenizer.set_catalog(user=[], item=[f"B{n}" for n in range(1, 401)])
+    assert tokenizer.catalog_trie().longest == 2
+
+
 def test_trained_vocabulary_keeps_ids_short_and_texts_whole():
     texts = ["The strap holds well, don't worry!", "A strap of 12 inches (cheap & good)."] * 5
     tokenizer = train_tokenizer(texts, vocab_size=1300)

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from modeling_rdrec.transitions import LAST_ITEMS, STEP_BACK, Transitions
+from modeling_rdrec.transitions import LAST_ITEMS, STEP_APART, STEP_BACK, WINDOW, Transitions
 
 
 ITEMS = 30
@@ -17,38 +17,52 @@ def sequences():
     return [rng.integers(1, ITEMS + 1, size) for size in (0, 1, 2, *rng.integers(3, 15, 60))]
 
 
+def plain_pairs(sequences, window=WINDOW):
+    pairs = Counter()
+    for row in sequences:
+        for place, a in enumerate(row):
+            for apart, b in enumerate(row[place + 1 : place + 1 + window]):
+                pairs[int(a), int(b)] += STEP_APART**apart
+    return pairs
+
+
 def plain_weighted(sequences, history):
     counts = np.zeros(ITEMS)
-    pairs = Counter((int(a), int(b)) for row in sequences for a, b in zip(row, row[1:]))
+    pairs = plain_pairs(sequences)
     for back, item in enumerate(reversed(list(history)[-LAST_ITEMS:])):
         for (a, b), count in pairs.items():
             counts[b - 1] += STEP_BACK**back * count * (a == item)
     return counts
 
 
-def test_counts_are_those_of_a_plain_count(sequences):
-    counted = Transitions.count(sequences, ITEMS)
-    pairs = Counter((int(a), int(b)) for row in sequences for a, b in zip(row, row[1:]))
-    assert {(a, b): n for a, b, n in counted.edges.T.tolist()} == pairs
+@pytest.mark.parametrize("window", [1, 2, WINDOW])
+def test_pairs_are_those_of_a_plain_count(sequences, window):
+    counted, pairs = Transitions.count(sequences, ITEMS, window), plain_pairs(sequences, window)
+    assert [edge[:2] for edge in counted.edges.tolist()] == sorted(pairs)
+    assert {(a, b): n for a, b, n in counted.edges.tolist()} == pytest.approx(dict(pairs))
+
+
+def test_weighted_counts_are_those_of_a_plain_count(sequences):
+    counted, pairs = Transitions.count(sequences, ITEMS), plain_pairs(sequences)
     histories = [[3, 7, 9], [], [5], list(range(1, 25)), [2, 2, 2]]
     for found, history in zip(counted.weighted(histories), histories):
         np.testing.assert_allclose(found, plain_weighted(sequences, history), rtol=1e-6, atol=1e-7)
     rows, items, counts = counted.entries([np.array([3, 7]), np.zeros(0, dtype=np.int64)], step_back=1.0)
     assert (rows == 0).all() and (np.diff(items) > 0).all()
-    assert dict(zip(items.tolist(), counts.tolist())) == {
-        b: float(pairs[3, b] + pairs[7, b]) for b in range(1, ITEMS + 1) if pairs[3, b] + pairs[7, b]
-    }
+    assert dict(zip(items.tolist(), counts.tolist())) == pytest.approx(
+        {b: pairs[3, b] + pairs[7, b] for b in range(1, ITEMS + 1) if pairs[3, b] + pairs[7, b]}
+    )
 
 
 def test_items_that_came_later_have_followed_nothing(sequences):
     counted = Transitions.count(sequences, ITEMS)
-    np.testing.assert_array_equal(counted.weighted([[3, ITEMS + 1]])[0], np.float32(plain_weighted(sequences, [3])))
+    np.testing.assert_allclose(counted.weighted([[3, ITEMS + 1]])[0], plain_weighted(sequences, [3]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [[], [[]], [[4]], [[4], [5]]])
 def test_nothing_bought_twice_is_nothing_counted(rows, tmp_path):
     counted = Transitions.count([np.array(row, dtype=np.int64) for row in rows], ITEMS)
-    assert counted.edges.shape == (3, 0) and not counted.weighted([[4, 5]]).any()
+    assert len(counted.edges) == 0 and not counted.weighted([[4, 5]]).any()
     counted.save(tmp_path / "t.npy")
     assert not Transitions.load(tmp_path / "t.npy").weighted([[4]]).any()
 

@@ -300,3 +300,24 @@ def test_templates_name_every_entry_point():
     }.items():
         text = cards.TEMPLATES[kind].read_text()
         assert all(name in text for name in names), kind
+
+
+def test_a_card_tells_how_the_kept_model_was_chosen_and_what_it_was_fitted_on(checkpoint):
+    assert "- best validation loss 1\\.2500 at step 90 of 100\n" in model_card("rdrec/m", checkpoint, None)
+    ranked = {"metric_for_best_model": "ndcg@10", "best_metric": 0.0561, "best_validation_loss": None}
+    fitted = {"fit_on": "train+validation", "best_validation_loss": None}
+    for changes, line in (
+        (ranked, "- best validation ndcg\\@10 0\\.0561 at step 90 of 100\n"),
+        (fitted, "- fitted on train\\+validation, the model of step 90 of 100\n"),
+    ):
+        (checkpoint / "training_record.json").write_text(json.dumps({**RECORD, **changes}))
+        assert line in model_card("rdrec/m", checkpoint, None)
+    own = results(sha256_of(b"weights"), fit_on="train+validation")
+    own["variants"] = {"sequential": {"without prior": {"hr@5": 0.0501, "ndcg@5": 0.0321}}, "topn": {}}
+    (checkpoint / "eval_results.json").write_text(json.dumps(own))
+    card = model_card("rdrec/m", checkpoint, None)
+    label = "`clean`, this model, fitted on train\\+validation"
+    assert f"| {label} | {label}, without prior | transitions (clean) |" in card
+    assert "| hr\\@5 | 0.0611 | 0.0501 | 0.0540 |" in card
+    # Only the model's own figures are its metadata.
+    assert 0.0501 not in [one.metric_value for one in ModelCard(card).data.eval_results]

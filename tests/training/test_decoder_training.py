@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from dataset_builder.tables import Tables, fingerprint, load_tables, write_dataset
+from modeling_rdrec.transitions import WINDOW
 from rdrec.checkpoints import run_folder
 from rdrec.checkpoints.loading import load_pretrained
 from rdrec.durable import write_json
@@ -55,6 +56,19 @@ def weights(folder):
     return (folder / "model.safetensors").read_bytes()
 
 
+def counted_pairs(tokenizer):
+    return {(a, b) for a, b, _ in tokenizer.transitions.edges.tolist()}
+
+
+def pairs_of(sequences):
+    return {
+        (int(a), int(b))
+        for row in sequences
+        for place, a in enumerate(row)
+        for b in row[place + 1 : place + 1 + WINDOW]
+    }
+
+
 def difference(one, other):
     one, other = (load_file(folder / "model.safetensors") for folder in (one, other))
     assert one.keys() == other.keys()
@@ -82,8 +96,7 @@ def test_a_run_leaves_a_model_that_recommends_by_history_alone(recipe, tmp_path,
     assert len(answer.items) == 10 and not set(answer.items) & set(bought)
     assert answer != model.recommend(tokenizer, bought, k=10, prior=False)
     # The prior counts what training saw, and nothing that is held out.
-    pairs = {(int(a), int(b)) for row in sample_data.sequences for a, b in zip(row[:-2], row[1:-2])}
-    assert {(int(a), int(b)) for a, b in tokenizer.transitions.edges[:2].T} == pairs
+    assert counted_pairs(tokenizer) == pairs_of(items[:-2] for items in sample_data.sequences)
 
 
 def test_validation_ranks_what_the_kept_model_ranks(recipe, tmp_path, sample_data):
@@ -208,8 +221,7 @@ def test_a_model_fitted_on_all_is_for_production_and_not_evaluated(recipe, tmp_p
     assert record.summary() == "fitted on all, the model of step 2 of 2"
     model, tokenizer = load_pretrained(str(tmp_path / "run"))
     assert model.config.fit_on == "all"
-    pairs = {(int(a), int(b)) for row in sample_data.sequences for a, b in zip(row, row[1:])}
-    assert {(int(a), int(b)) for a, b in tokenizer.transitions.edges[:2].T} == pairs
+    assert counted_pairs(tokenizer) == pairs_of(sample_data.sequences)
     for split in ("test", "validation"):
         settings = EvaluationSettings(model=str(tmp_path / "run"), dataset=record.recipe["dataset"], split=split)
         with pytest.raises(UserError, match=f"fitted on all, {split} included: train with fit_on train to measure$"):
