@@ -15,8 +15,8 @@ from rdrec.tasks.scores import hit_and_ndcg
 from .validation import USERS_A_BATCH
 
 
-WEIGHTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0)
-OFFSETS = (0.02, 0.05, 0.1, 0.3)
+WEIGHTS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5)
+OFFSETS = (0.02, 0.05, 0.1, 0.3, 1.0)
 # Pairs of weight and offset are compared on so many users.
 USERS = 8000
 
