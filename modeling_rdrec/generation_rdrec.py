@@ -395,10 +395,9 @@ class RDRecGenerationMixin:
         weighted = torch.from_numpy(counts.weighted(histories))
         added = self.config.prior_weight * (weighted + self.config.prior_offset).log()
         items = torch.arange(1, trie.num_items + 1) if trie.items is None else trie.items.long()
-        # Items that came after the counting have followed nothing.
-        unseen = self.config.prior_weight * np.log(self.config.prior_offset)
-        added = torch.nn.functional.pad(added, (0, max(0, int(items.max()) - counts.num_items)), value=float(unseen))
-        return added[:, items - 1]
+        # Items that came after the counting could follow nothing yet: they stand where the average item does.
+        later = max(0, int(items.max()) - counts.num_items)
+        return torch.cat([added, added.mean(1, keepdim=True).expand(-1, later)], dim=1)[:, items - 1]
 
 
 # --- reading what was given ------------------------------------------------------------------------------------------
