@@ -2,12 +2,14 @@
 # make test: the tests.  make test-fast: those that take less than a second each, in less than a minute.
 # make teacher: a small language model and its server, for distillation without a hub.  make serve-teacher: start it.
 # make release REFERENCE=FOLDER_OR_URL NAMESPACE=me: import the paper's three datasets and publish them.
+# make peers: another library's recommender, which benchmarks/peers.py measures beside ours.
 # make older-datasets: an older major version of datasets, which `make test` then reads a published dataset with, too.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TEACHER := .teacher
 OLDER := .older-datasets
+PEERS := .peers
 TEACHER_PORT ?= 8080
 # No hub is needed for any of these; without this a mistyped path would be looked up there for a long time.
 export HF_HUB_OFFLINE = 1
@@ -15,7 +17,7 @@ export HF_HUB_OFFLINE = 1
 DOMAINS ?= beauty sports toys
 PROTOCOL ?= clean
 
-.PHONY: demo test test-fast lint teacher serve-teacher test-teacher older-datasets release
+.PHONY: demo test test-fast lint teacher serve-teacher test-teacher older-datasets peers release
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement requirements.txt
@@ -36,6 +38,11 @@ $(TEACHER)/.installed: requirements-teacher.txt
 $(OLDER)/.installed: requirements-older-datasets.txt
 	$(PYTHON) -m venv $(OLDER)
 	$(OLDER)/bin/pip install --quiet --requirement requirements-older-datasets.txt
+	touch $@
+
+$(PEERS)/.installed: requirements-peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --requirement requirements-peers.txt
 	touch $@
 
 demo: $(VENV)/.installed
@@ -65,6 +72,8 @@ lint: $(VENV)/.installed-dev
 teacher: $(TEACHER)/.installed
 
 older-datasets: $(OLDER)/.installed
+
+peers: $(PEERS)/.installed
 
 serve-teacher: $(TEACHER)/.installed
 	$(TEACHER)/bin/python -m llama_cpp.server --host 127.0.0.1 --port $(TEACHER_PORT) --n_ctx 4096 \
