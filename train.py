@@ -29,8 +29,11 @@ from rdrec.training.recipe import Recipe  # noqa: E402
 
 def main() -> int:
     argv = sys.argv[1:]
-    names = {word.split("=")[0] for word in argv}
-    if not names & {"--config", "--dataset", "--model_name_or_path", "--model_config", "--help", "-h"}:
+    names = {word.split("=")[0].replace("-", "_") for word in argv if word.startswith("-")}
+    own = {"__config", "__dataset", "__model_name_or_path", "__model_config", "__help", "_h"}
+    if "sample" in argv or "--dataset=sample" in argv:
+        own -= {"__dataset"}
+    if not names & own:
         argv = ["--config", str(Path(__file__).parent / "recipes" / "sample.yaml"), *argv]
     recipe = parse_arguments(Recipe, __doc__, argv)
     if recipe.push_to_hub:

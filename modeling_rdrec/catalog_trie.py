@@ -426,6 +426,9 @@ def _is_among(keys: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 def _tokens(tokenizer, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of ids written as bare numbers, end to end (int32), and how many each has (int64 `[ids]`)."""
     backend = tokenizer.backend_tokenizer
+    # The state of the last call of the tokenizer is not that of this one.
+    backend.no_padding()
+    backend.no_truncation()
     numbers = ids.astype(str).tolist()
     if _splits_at_spaces(backend):
         # Words are cut into pieces one by one, so that many ids may stand in one text.

@@ -99,8 +99,8 @@ class RDRecGenerationMixin:
         ------
         ValueError
             For an item of a history or a user that the catalog does not hold, another number of users than of
-            histories, k below 1, a model that reads users and is given none, or a tokenizer without a catalog and no
-            `trie`.
+            histories, k below 1, no user for a model with `history="encoder"`, or a tokenizer without a catalog
+            (where histories are not read by the decoder: and no `trie`).
         """
         histories, single = _lists(history)
         histories = _item_ids(tokenizer, histories, internal_ids)

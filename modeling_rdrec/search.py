@@ -121,14 +121,14 @@ def score_candidates(
 
     hidden = hidden[torch.from_numpy(row).to(device), torch.from_numpy(slot).to(device)]
     head = _head_for(model, trie, device)
-    normalizer = head.normalizers(hidden).double().cpu().numpy()
+    normalizer = head.normalizers(hidden).cpu().double().numpy()
     at, token = torch.from_numpy(above[inner]), trie.token[torch.from_numpy(node[inner])].long()
     edge = np.zeros(len(keys))
-    edge[inner] = head.pair_logits(hidden[at.to(device)], token.to(device)).double().cpu().numpy()
+    edge[inner] = head.pair_logits(hidden[at.to(device)], token.to(device)).cpu().double().numpy()
     edge[inner] -= normalizer[above[inner]]
     ends = place[: len(items)]
     stop = torch.full((len(ends),), model.config.eos_token_id, device=device)
-    scores = head.pair_logits(hidden[torch.from_numpy(ends).to(device)], stop).double().cpu().numpy() - normalizer[ends]
+    scores = head.pair_logits(hidden[torch.from_numpy(ends).to(device)], stop).cpu().double().numpy() - normalizer[ends]
     lengths = np.ones(len(ends))
     at = ends
     while (node[at] > 0).any():  # at the root the edge is 0 and its parent itself

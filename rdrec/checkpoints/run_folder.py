@@ -12,7 +12,7 @@ from pathlib import Path
 from rdrec.durable import recover
 from rdrec.errors import UserError
 
-from .files import CONFIG_FILE, RECORD_FILE
+from .files import ADAPTER_CONFIG_FILE, CONFIG_FILE, RECORD_FILE, TOKENIZER_PATTERNS, WEIGHTS_PATTERNS
 
 
 BEST, LAST = "checkpoint-best", "checkpoint-last"
@@ -34,8 +34,8 @@ def holds_run(output_dir: Path) -> bool:
     return any((output_dir / name).exists() for name in (LAST, BEST, RECORD_FILE, CONFIG_FILE))
 
 
-def prepare_output_dir(output_dir: Path, resume: str | None, overwrite: bool) -> Path | None:
-    """Check the run's folder before anything is computed.
+def prepare_output_dir(output_dir: Path, resume: str | None, overwrite: bool, base: str | None = None) -> Path | None:
+    """Check the run's folder before anything is computed; `base` is the checkpoint that the run starts from.
 
     Returns
     -------
@@ -64,10 +64,13 @@ def prepare_output_dir(output_dir: Path, resume: str | None, overwrite: bool) ->
                 f"{output_dir} holds a run: --resume_from_checkpoint last goes on with it, --overwrite_output_dir "
                 "starts anew, --output_dir names another folder"
             )
+        if base is not None and Path(base).resolve() == output_dir.resolve():
+            raise UserError(f"{output_dir} holds the model to start from: give another --output_dir")
         for name in (LAST, BEST, "logs"):
             shutil.rmtree(output_dir / name, ignore_errors=True)
         # An old model's figures must not stand beside the new one.
-        for path in [output_dir / CONFIG_FILE, output_dir / RECORD_FILE, *output_dir.glob("eval_*")]:
+        old = (CONFIG_FILE, RECORD_FILE, "eval_*", *WEIGHTS_PATTERNS, ADAPTER_CONFIG_FILE, *TOKENIZER_PATTERNS)
+        for path in {path for name in old for path in output_dir.glob(name)}:
             path.unlink(missing_ok=True)
     output_dir.mkdir(parents=True, exist_ok=True)
     return None

@@ -116,7 +116,7 @@ class TaskMixture:
         ]
 
     def _turn_length(self, family: str) -> int:
-        """Draws of one pass: the pool, or as many whole steps of users as it holds (who is left out changes)."""
+        """Draws of one pass: the pool, or as many whole steps of users as it holds (others are left out each pass)."""
         pool, draws = len(self.pools[family]), self.draws[family]
         if family == "sequential" and self.history == "decoder" and pool > draws:
             return pool // draws * draws
@@ -147,10 +147,12 @@ class TaskMixture:
     def _by_length(self, order: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The same users with those of similar length side by side, step by step, the steps shuffled."""
         size, steps = self.draws["sequential"], []
-        for start in range(0, self._turn_length("sequential"), size * SORTED_STEPS):
+        # Those who do not fill a step are left out before they are sorted, or it would always be the longest.
+        order = order[: self._turn_length("sequential")]
+        for start in range(0, len(order), size * SORTED_STEPS):
             part = order[start : start + size * SORTED_STEPS]
             part = part[np.argsort([len(self.histories[user]) for user in part], kind="stable")]
-            steps += [part[first : first + size] for first in range(0, len(part) // size * size or len(part), size)]
+            steps += [part[first : first + size] for first in range(0, len(part), size)]
         return np.concatenate([steps[place] for place in rng.permutation(len(steps))])
 
     def rows(self, step: int) -> list[Row | HistoryRow]:

@@ -254,7 +254,10 @@ class Run:
         with self.accelerator.main_process_first():
             if self.accelerator.is_main_process:
                 resume_from = run_folder.prepare_output_dir(
-                    self.output_dir, recipe.resume_from_checkpoint, recipe.overwrite_output_dir
+                    self.output_dir,
+                    recipe.resume_from_checkpoint,
+                    recipe.overwrite_output_dir,
+                    recipe.model_name_or_path,
                 )
             elif recipe.resume_from_checkpoint is not None:
                 last = recipe.resume_from_checkpoint == "last"
@@ -402,9 +405,11 @@ class Run:
             return
         found = self.validation()
         loss = found.get("loss")
-        if loss is not None and not np.isfinite(loss):
+        weights = self.accelerator.unwrap_model(self.model).shared.weight
+        if not (loss is None or np.isfinite(loss)) or not bool(torch.isfinite(weights).all()):
             raise UserError(
-                f"validation loss {loss} at step {progress.step}: lower learning_rate or use no mixed_precision"
+                f"the training diverged before step {progress.step} (validation loss {loss}): lower learning_rate or "
+                "use no mixed_precision"
             )
         minutes = round(progress.seconds / 60, 3)
         progress.history.append({"step": progress.step, "epoch": epoch, "minutes": minutes, **found})
@@ -447,6 +452,8 @@ class Run:
         if not self.accelerator.is_main_process:
             return
         best = self.output_dir / run_folder.BEST
+        if not best.is_dir():  # a finished run was resumed and became no better: its model has its prior
+            return
         model, tokenizer = load_pretrained(str(best))
         model.to(self.accelerator.device).eval()
         count(tokenizer, self.data, recipe.fit_on)
@@ -456,6 +463,7 @@ class Run:
             return
         else:
             self.prior = choose_prior(model, tokenizer, self.data, self.users)
+        self.config.prior_weight, self.config.prior_offset = model.config.prior_weight, model.config.prior_offset
         if not model.config.prior_weight:
             return
         self.prior = {"weight": model.config.prior_weight, "offset": model.config.prior_offset, **(self.prior or {})}

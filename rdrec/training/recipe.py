@@ -137,6 +137,8 @@ class Recipe:
             raise UserError(f"fit_on {self.fit_on!r}: take one of {', '.join(FITTED_ON)}")
         if unknown := set(self.item_text) - {*ITEM_TEXTS, "none"}:
             raise UserError(f"item_text {min(unknown)!r}: take some of {', '.join(ITEM_TEXTS)}, or none")
+        if self.prior_weight is not None and self.prior_weight < 0:
+            raise UserError(f"prior_weight {self.prior_weight}: give 0 (none) or more")
         for name in ("user_dropout", "own_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} {getattr(self, name)}: give a share between 0 and 1")

@@ -11,6 +11,7 @@ from peft import LoraConfig
 
 from dataset_builder.rationales import RATIONALE_TASKS
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration, RDRecTokenizer
+from modeling_rdrec.configuration_rdrec import FITTED_ON
 from modeling_rdrec.item_text import ItemText
 from rdrec.checkpoints.loading import check_same_catalog, load_pretrained
 from rdrec.errors import UserError
@@ -46,7 +47,10 @@ def make_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
     if tokenizer.catalog is None:
         tokenizer.set_catalog(**data.raw_ids)
     config = model.config
-    config.reference_padding, config.fit_on, config.prior_weight = recipe.reference_padding, recipe.fit_on, 0.0
+    _check_goes_with(config, recipe, data)
+    config.reference_padding, config.prior_weight = recipe.reference_padding, 0.0
+    # What a checkpoint has seen once, it has seen.
+    config.fit_on = min(config.fit_on, recipe.fit_on, key=FITTED_ON.__getitem__)
     tokenizer.transitions = None
     _set_history(config, tokenizer, recipe)
     model.set_attn_implementation(recipe.attn_implementation)
@@ -57,6 +61,22 @@ def make_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
     return model, tokenizer
 
 
+def _check_goes_with(config: RDRecConfig, recipe: Recipe, data: TaskData) -> None:
+    """Refuse what would train to the end and then be of no use, or be asked in another way than it was trained."""
+    if data.protocol == "published" and recipe.history != "encoder" and not _starts_from_rdrec(recipe):
+        raise UserError(
+            f"{recipe.dataset}: built under the published protocol, which is the paper's: give history encoder"
+        )
+    if recipe.lora_rank is None:
+        return
+    # Adapters are saved without a configuration: those who load them get the base's.
+    for name, default in (("history", config.history), ("max_history", config.max_history), ("fit_on", config.fit_on)):
+        if getattr(recipe, name) not in (None, default):
+            raise UserError(
+                f"lora_rank: adapters keep their base's {name}, {default}: leave it out or train all weights"
+            )
+
+
 def _set_history(config: RDRecConfig, tokenizer: RDRecTokenizer, recipe: Recipe) -> None:
     """Where histories are read: as the recipe says, or as the checkpoint it starts from does."""
     if recipe.history is not None:
@@ -64,13 +84,20 @@ def _set_history(config: RDRecConfig, tokenizer: RDRecTokenizer, recipe: Recipe)
     elif not _starts_from_rdrec(recipe):
         config.history = "decoder"
     in_decoder = config.history == "decoder"
-    config.max_history = recipe.max_history or (DECODER_HISTORY if in_decoder else ENCODER_HISTORY)
+    if recipe.max_history is not None:
+        config.max_history = recipe.max_history
+    elif not _starts_from_rdrec(recipe):
+        config.max_history = DECODER_HISTORY if in_decoder else ENCODER_HISTORY
     if in_decoder and recipe.reference_padding:
         raise UserError("reference_padding is the paper's way: it goes with history encoder")
-    if in_decoder and config.max_history >= config.max_whole_words:
+    # The answer is a whole word too.
+    if in_decoder and config.max_history > config.max_whole_words - 2:
         raise UserError(f"max_history {config.max_history}: the whole-word table has {config.max_whole_words} rows")
     config.ids_are_pieces = in_decoder and tokenizer.catalog_trie().longest == 2
-    config.reads_users = not in_decoder or recipe.user_dropout < 1
+    if recipe.lora_rank is None:
+        config.reads_users = not in_decoder or recipe.user_dropout < 1
+    if recipe.prior_weight and not config.ids_are_pieces:
+        raise UserError("prior_weight: counted transitions go with history decoder and ids_as_tokens: leave it out")
 
 
 def _starts_from_rdrec(recipe: Recipe) -> bool:
@@ -146,7 +173,7 @@ def _new_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
     try:
         # Histories are read and answered with the same vectors, as in T5. In the paper's way a small new model learns
         # faster by T5 1.1's convention: a head of its own, and states that are not scaled down before it.
-        config = RDRecConfig(**{**defaults, **settings}, tie_word_embeddings=in_decoder)
+        config = RDRecConfig(**{**defaults, "tie_word_embeddings": in_decoder, **settings})
     except StrictDataclassError as error:
         raise UserError(f"model_config: {error.__cause__ or error}") from error
     model = RDRecForConditionalGeneration(config)

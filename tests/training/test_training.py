@@ -171,7 +171,7 @@ def test_sequences_alone_train(recipe, tmp_path, sample_dir):
     write_dataset(bare, tmp_path / "bare")
     record = train(recipe(dataset=str(tmp_path / "bare")))
     assert record.draws_per_step == {"explanation": 0, "sequential": 6, "rationale": 0, "topn": 6}
-    assert set(record.validation[0]) == {"step", "epoch", "loss", "sequential", "topn"}
+    assert set(record.validation[0]) == {"step", "epoch", "minutes", "loss", "sequential", "topn"}
 
 
 def test_starting_from_a_checkpoint(recipe, tmp_path, tiny_checkpoint):
