@@ -1,4 +1,4 @@
-"""The one place where prompts are written: training and inference word a task's bare prompt alike, from here.
+"""The bare prompts, which inference uses and training begins its wordings with (`rdrec/tasks/wordings.py`).
 
 fill(BARE["sequential"], user=12, items=[3, 45])      # "user_12 item_3 item_45"
 fill(BARE["sequential"], items=[3, 45])               # "item_3 item_45": nobody is named

@@ -28,7 +28,9 @@ class EvaluationSettings:
     )
     split: str = field(default="test", metadata={"help": "validation or test."})
     output_dir: str | None = field(default=None, metadata={"help": "Default: the model's folder, else eval_results."})
-    batch_size: int = field(default=32, metadata={"help": "Users a batch; 256 where no beams are needed."})
+    batch_size: int = field(
+        default=32, metadata={"help": "Users a batch; at least 256 where the decoder reads histories."}
+    )
     max_samples: int | None = field(default=None, metadata={"help": "Only so many queries a task, the first ones."})
     mixed_precision: str | None = field(default=None, metadata={"help": "no or bf16."})
     seed: int = field(default=0, metadata={"help": "Seed of the candidates' order and of the baselines' ties."})

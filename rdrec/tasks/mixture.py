@@ -74,7 +74,7 @@ class TaskMixture:
         With "decoder": the share of rows whose prompt does not name the user.
     fit_on : str
         "train", "train+validation" or "all": what the rows are drawn from.
-    num_negatives : int, optional
+    softmax_negatives : int, optional
         With "decoder": items that a step's targets are told from; None: all.
     """
 
@@ -88,10 +88,10 @@ class TaskMixture:
         history: str = "encoder",
         user_dropout: float = 1.0,
         fit_on: str = "train",
-        num_negatives: int | None = None,
+        softmax_negatives: int | None = None,
     ):
         self.data, self.seed, self.max_history, self.history = data, seed, max_history, history
-        self.user_dropout, self.num_negatives = user_dropout, num_negatives
+        self.user_dropout, self.softmax_negatives = user_dropout, softmax_negatives
         self.texts, self.histories = data.texts_for(fit_on), data.histories(fit_on)
         texts, lengths = self.texts, np.array([len(items) for items in self.histories])
         # What one pass of each family goes through: rows of texts, or users.
@@ -123,12 +123,12 @@ class TaskMixture:
         return pool
 
     def negatives(self, step: int) -> np.ndarray | None:
-        """Items that the targets of step `step` are told from, the same for all rows: int64 `[num_negatives]`; None:
+        """Items that the targets of step `step` are told from, the same for all rows: int64 `[softmax_negatives]`; None:
         all items."""
-        if self.num_negatives is None or self.num_negatives >= self.data.num_items:
+        if self.softmax_negatives is None or self.softmax_negatives >= self.data.num_items:
             return None
         rng = np.random.default_rng([self.seed, NEGATIVE_STREAM, step])
-        return rng.integers(1, self.data.num_items + 1, self.num_negatives)
+        return rng.integers(1, self.data.num_items + 1, self.softmax_negatives)
 
     def _pool_entry(self, family: str, count: int) -> int:
         """Entry of the family's pool at its `count`-th draw: pass after pass, each in an order of its own."""

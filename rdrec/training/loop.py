@@ -275,7 +275,7 @@ class Run:
             self.config.history,
             recipe.user_dropout,
             recipe.fit_on,
-            recipe.num_negatives,
+            recipe.softmax_negatives,
         )
         parts = self.accelerator.num_processes * recipe.gradient_accumulation_steps
         if max(mixture.draws.values()) < parts:

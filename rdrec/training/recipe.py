@@ -51,7 +51,7 @@ class Recipe:
     own_dropout: float = setting(
         0.0, "Share of items whose vector is their text alone in a step, which prepares a model for new items."
     )
-    num_negatives: int | None = setting(
+    softmax_negatives: int | None = setting(
         None, "With history decoder: random items that the targets of a step are told from; default: all items."
     )
     fit_on: str = setting(
@@ -168,7 +168,7 @@ POSITIVE = (
     "logging_steps",
     "save_steps",
     "lora_rank",
-    "num_negatives",
+    "softmax_negatives",
     "item_text_min_count",
     "prior_offset",
 )

@@ -84,7 +84,7 @@ def test_users_of_similar_length_stand_in_one_step(sample_data):
 
 def test_rows_depend_on_seed_and_step_alone(sample_data):
     def make(seed=3):
-        return TaskMixture(sample_data, 32, seed=seed, history="decoder", user_dropout=0.5, num_negatives=16)
+        return TaskMixture(sample_data, 32, seed=seed, history="decoder", user_dropout=0.5, softmax_negatives=16)
 
     one, other = make(), make()
     later, negatives = comparable(one.rows(700)), one.negatives(700)
@@ -110,7 +110,7 @@ def test_a_share_of_prompts_names_the_user(sample_data):
 
 def test_negatives_are_of_the_whole_catalog_and_none_where_all_count(sample_data):
     def drawn(count):
-        mixture = TaskMixture(sample_data, 32, seed=3, history="decoder", num_negatives=count)
+        mixture = TaskMixture(sample_data, 32, seed=3, history="decoder", softmax_negatives=count)
         return [mixture.negatives(step) for step in range(300)]
 
     counts = np.bincount(np.concatenate(drawn(64)), minlength=241)

@@ -171,7 +171,7 @@ def test_the_prior_is_chosen_on_validation(recipe, tmp_path):
 @pytest.mark.slow
 def test_resume_goes_on_exactly(recipe, tmp_path):
     """Stopped by a signal and resumed, a run ends with the weights of one that was never stopped, dropout included."""
-    changes = {"own_dropout": 0.3, "num_negatives": 64, "user_dropout": 0.5, "lr_scheduler_type": "linear"}
+    changes = {"own_dropout": 0.3, "softmax_negatives": 64, "user_dropout": 0.5, "lr_scheduler_type": "linear"}
     train(recipe(**changes))
     run, cut = tmp_path / "run", tmp_path / "cut"
     program = [
@@ -194,7 +194,7 @@ def test_resume_goes_on_exactly(recipe, tmp_path):
 
 @pytest.mark.slow
 def test_parts_and_processes_train_the_same_model(recipe, tmp_path):
-    settings = {"model_config": NO_DROPOUT, "num_negatives": 64, "prior_weight": 0.0}
+    settings = {"model_config": NO_DROPOUT, "softmax_negatives": 64, "prior_weight": 0.0}
     whole = train(recipe(**settings))
     train(recipe(output_dir=str(tmp_path / "parts"), gradient_accumulation_steps=3, **settings))
     write_json(tmp_path / "r.yaml", recipe(output_dir=str(tmp_path / "two"), **settings).as_dict())  # JSON is YAML
@@ -278,7 +278,7 @@ def test_settings_of_the_other_way_are_refused(recipe):
         ({"item_text": ["reviews"]}, "item_text 'reviews': take some of"),
         ({"user_dropout": 1.5}, "user_dropout 1.5: give a share between 0 and 1"),
         ({"metric_for_best_model": "hr@5"}, "metric_for_best_model 'hr@5': take one of ndcg@10, loss"),
-        ({"num_negatives": 0}, "num_negatives 0: give more than 0"),
+        ({"softmax_negatives": 0}, "softmax_negatives 0: give more than 0"),
         ({"max_history": 600}, "max_history 600: the whole-word table has 512 rows"),
     ):
         with pytest.raises(UserError, match=message):
