@@ -123,8 +123,10 @@ class TaskMixture:
         return pool
 
     def negatives(self, step: int) -> np.ndarray | None:
-        """Items that the targets of step `step` are told from, the same for all rows: int64 `[softmax_negatives]`; None:
-        all items."""
+        """Items that the targets of step `step` are told from, the same for all rows; None: all items.
+
+        int64 `[softmax_negatives]`
+        """
         if self.softmax_negatives is None or self.softmax_negatives >= self.data.num_items:
             return None
         rng = np.random.default_rng([self.seed, NEGATIVE_STREAM, step])

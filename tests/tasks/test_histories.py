@@ -253,3 +253,17 @@ def test_items_texts_never_use_held_out_reviews(sample_data):
     assert data.item_texts(["explanation"]) == [" ".join(of_item[item]) for item in range(1, 241)]
     assert data.item_texts(["catalog"]) == [text or "" for text in sample_data.catalog_texts]
     assert data.item_texts(["none"]) == [""] * 240
+
+
+def test_those_left_out_of_a_pass_are_not_the_longest(sample_data):
+    """33 does not divide 400 users: over many passes the longest are left out as seldom as the others."""
+    mixture = TaskMixture(sample_data, 33, (0, 1, 0, 0), seed=3, history="decoder")
+    pool, steps = mixture.pools["sequential"], mixture.steps_per_epoch
+    visits = dict.fromkeys(pool.tolist(), 0)
+    passes = 60
+    for step in range(passes * steps):
+        for count in range(step * 33, (step + 1) * 33):
+            visits[mixture._pool_entry("sequential", count)] += 1
+    longest = sorted(visits, key=lambda user: -len(mixture.histories[user]))[: len(pool) // 20]
+    share = steps * 33 / len(pool)
+    assert np.mean([visits[user] for user in longest]) / passes == pytest.approx(share, abs=0.04)

@@ -296,3 +296,57 @@ def test_a_signal_is_met_at_the_end_of_a_step(recipe, monkeypatch):
 
     monkeypatch.setattr(loop.Run, "_step", interrupted)
     assert train(recipe()) is None
+
+
+def test_an_overwritten_folder_keeps_nothing_of_the_run_before(tmp_path):
+    for name in ("adapter_config.json", "adapter_model.safetensors", "catalog_pieces.npy", "config.json", "mine.txt"):
+        (tmp_path / name).write_text("{}")
+    run_folder.prepare_output_dir(tmp_path, None, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_model_to_start_from_is_not_overwritten(recipe, tmp_path):
+    train(recipe(prior_weight=0.0))
+    again = {"model_name_or_path": str(tmp_path / "run"), "model_config": None}
+    before = weights(tmp_path / "run")
+    with pytest.raises(UserError, match="holds the model to start from: give another --output_dir"):
+        train(recipe(overwrite_output_dir=True, **again))
+    assert weights(tmp_path / "run") == before
+
+
+def test_what_a_checkpoint_has_seen_it_has_seen(recipe, tmp_path, sample_data):
+    train(recipe(fit_on="all", max_train_steps=2))
+    again = {"model_name_or_path": str(tmp_path / "run"), "model_config": None}
+    model, _ = make_model(recipe(**again), sample_data)
+    assert model.config.fit_on == "all"
+    with pytest.raises(UserError, match="adapters keep their base's fit_on"):
+        make_model(recipe(lora_rank=2, **again), sample_data)
+    with pytest.raises(UserError, match="adapters keep their base's history"):
+        make_model(recipe(lora_rank=2, fit_on="all", history="encoder", **again), sample_data)
+
+
+def test_a_published_dataset_is_not_trained_in_the_decoder(recipe, sample_data, monkeypatch):
+    monkeypatch.setattr(sample_data, "protocol", "published")
+    with pytest.raises(UserError, match="built under the published protocol, which is the paper's: give history enco"):
+        make_model(recipe(), sample_data)
+
+
+def test_a_training_that_diverges_says_so_without_texts_too(recipe, monkeypatch):
+    from rdrec.training import loop
+
+    step = loop.Run._step
+
+    def ruined(self, *rest):
+        step(self, *rest)
+        with torch.no_grad():
+            self.model.shared.weight.fill_(torch.nan)
+
+    monkeypatch.setattr(loop.Run, "_step", ruined)
+    with pytest.raises(UserError, match="the training diverged before step"):
+        train(recipe(task_ratio=[0, 1, 0, 0]))
+
+
+def test_a_finished_run_can_be_resumed(recipe, tmp_path):
+    first = train(recipe())
+    again = train(recipe(resume_from_checkpoint="last"))
+    assert again.steps == first.steps == 6
