@@ -21,6 +21,7 @@ from rdrec.errors import DatasetError
 
 from .assemble import Interactions, Names, Settings, Texts, assemble
 from .explanations import FeatureVocabulary, pick
+from .fields import respelled
 from .files import describe
 from .ids import ITEM_ID_STREAM, USER_ID_STREAM, drawn_ids, first_appearance
 from .interactions import filter_interactions
@@ -70,7 +71,8 @@ def build_tables(
     item_text : path, optional
         `ASIN a few words` lines for the catalog.
     source : dict, optional
-        What to record as the origin; names and hashes of the files read when not given.
+        What to record as the origin; names and hashes of the files read when not given. Who gives it knows its rows:
+        `build_info.json` then has no notes on how they were understood.
     progress : bool
         Show progress bars.
 
@@ -89,10 +91,13 @@ def build_tables(
     given = (
         read_rationales(rationales, teacher=teacher, prompt=prompt, skipped=skipped) if rationales is not None else {}
     )
+    notes: dict[str, str] | None = {} if source is None else None
     if source is None:
         source = _source(reviews, rationales, item_text)
 
     bought = _read_purchases(reviews, skipped, progress)
+    if notes is not None:
+        notes["time"] = bought.time_note()
     n_rows = len(bought.rows) + sum(skipped[reason] for reason in ROW_SKIPS)
     outside = max(given, default=-1)
     if outside >= n_rows:
@@ -111,14 +116,14 @@ def build_tables(
     texts = _choose_explanations(kept_reviews, position_of_row, features, given, skipped)
 
     names = Names(raw_users, raw_items, [texts_of_items.get(raw) for raw in raw_items])
-    return assemble(interactions, names, texts, settings, source=source, skipped=skipped)
+    return assemble(interactions, names, texts, settings, source=source, skipped=skipped, notes=notes)
 
 
 class _Purchases(NamedTuple):
     """Who bought what when, in the order of the reviews file.
 
     `users`, `items` (codes from 0 by first appearance), `timestamps` (Unix seconds) and `rows` (of the file, from 0)
-    are int64 [n]; `raw_users` and `raw_items` are the raw ids by code.
+    are int64 [n]; `raw_users` and `raw_items` are the raw ids by code; `times` says what each time column is in.
     """
 
     users: np.ndarray
@@ -127,21 +132,39 @@ class _Purchases(NamedTuple):
     rows: np.ndarray
     raw_users: list[str]
     raw_items: list[str]
+    times: dict[str, str]
+
+    def time_note(self) -> str:
+        """What the times were taken for, and the days they span: a wrong guess shows there."""
+        read = ", ".join(f"{column} in {unit}" for column, unit in self.times.items()) or "in seconds"
+        span = np.array([self.timestamps.min(), self.timestamps.max()], dtype="datetime64[s]")
+        first, last = np.datetime_as_string(span, unit="D").tolist()
+        return f"{read}, from {first} to {last}"
 
 
 def _read_purchases(reviews: ReviewSource, skipped: Counter[str], progress: bool) -> _Purchases:
     user_codes: dict[str, int] = {}
     item_codes: dict[str, int] = {}
     users, items, timestamps, rows = array("q"), array("q"), array("q"), array("q")
-    for review in tqdm(
-        read_reviews(reviews, skipped=skipped), desc="reading interactions", unit=" rows", disable=not progress
-    ):
+    times: dict[str, str] = {}
+    found = read_reviews(reviews, skipped=skipped, times=times)
+    for review in tqdm(found, desc="reading interactions", unit=" rows", disable=not progress):
         users.append(user_codes.setdefault(review.user, len(user_codes)))
         items.append(item_codes.setdefault(review.item, len(item_codes)))
         timestamps.append(review.timestamp)
         rows.append(review.row)
-    columns = (np.asarray(column) for column in (users, items, timestamps, rows))
-    return _Purchases(*columns, list(user_codes), list(item_codes))
+    user_column, raw_users = _one_code_an_id(users, user_codes)
+    item_column, raw_items = _one_code_an_id(items, item_codes)
+    return _Purchases(user_column, item_column, np.asarray(timestamps), np.asarray(rows), raw_users, raw_items, times)
+
+
+def _one_code_an_id(column: array, codes: dict[str, int]) -> tuple[np.ndarray, list[str]]:
+    """Codes as an array, where a number written in two ways has one code, and the raw ids by code."""
+    names = list(codes)
+    of_code = np.arange(len(names))
+    for name, whole in respelled(names).items():
+        of_code[codes[name]] = codes[whole]
+    return of_code[np.asarray(column)], names
 
 
 def _give_ids(

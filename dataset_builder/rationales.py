@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from rdrec.errors import DatasetError
 
+from .fields import text_of
 from .files import existing_file, numbered_lines
 
 
@@ -130,7 +131,7 @@ def _sentence(value: Any) -> str | None:
     # A small teacher now and then answers with punctuation alone; that is an empty half.
     if not isinstance(value, str) or not any(character.isalnum() for character in value):
         return None
-    return " ".join(value.split())
+    return " ".join(text_of(value)[0].split())
 
 
 def _score(value: Any) -> float | None:

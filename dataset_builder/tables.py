@@ -83,7 +83,8 @@ class Tables:
     catalog : pa.Table
         Users, then items, each by id; ids are dense from 1.
     info : dict
-        What `build_info.json` holds: format, domain, protocol, seed, source, min_core, counts, skipped, fingerprint.
+        What `build_info.json` holds: format, domain, protocol, seed, source, min_core, counts, skipped, fingerprint;
+        `notes` too, on how the input was understood, where there are any.
     """
 
     rationales: dict[str, pa.Table]
