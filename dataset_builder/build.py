@@ -26,7 +26,7 @@ from .files import describe
 from .ids import ITEM_ID_STREAM, USER_ID_STREAM, drawn_ids, first_appearance
 from .interactions import filter_interactions
 from .item_texts import read_item_text
-from .rationales import read_rationales
+from .rationales import Identity, identity_in, read_rationales, reviews_distilled
 from .reviews import ROW_SKIPS, Review, ReviewSource, read_reviews
 from .splits import TRAIN, leave_one_out
 from .tables import Tables
@@ -65,7 +65,8 @@ def build_tables(
     num_negatives : int
         Negatives a user in each candidates split.
     rationales : path, optional
-        Distilled rationales (see `rationales.py`), joined on the row of the reviews file.
+        Distilled rationales (see `rationales.py`), joined on what makes the review: user, item and text; in files
+        without these, on the row of the reviews file, which is then noted.
     teacher, prompt : str
         Provenance of rationales that do not name their own.
     item_text : path, optional
@@ -99,11 +100,13 @@ def build_tables(
     if notes is not None:
         notes["time"] = bought.time_note()
     n_rows = len(bought.rows) + sum(skipped[reason] for reason in ROW_SKIPS)
-    outside = max(given, default=-1)
-    if outside >= n_rows:
-        raise DatasetError(
-            f"{rationales}: review_row {outside} is not among the {n_rows} rows of the reviews; "
-            "give the reviews file that the rationales were written for"
+    by_row = [identity for identity in given if isinstance(identity, int)]
+    if by_row:
+        _check_rows(rationales, by_row, n_rows, len(bought.rows))
+    if by_row and notes is not None:
+        notes["rationales"] = (
+            f"{len(by_row):,} of {len(given):,} joined by review_row alone, which is right only for the very file of "
+            "reviews they were written for"
         )
     kept = filter_interactions(bought.users, bought.items, bought.timestamps, min_core, skipped)
     kept, interactions, raw_users, raw_items = _give_ids(bought, kept, settings)
@@ -188,6 +191,21 @@ def _give_ids(
     return kept, interactions, raw_users, raw_items
 
 
+def _check_rows(rationales: str | Path, by_row: list[int], n_rows: int, n_reviews: int) -> None:
+    """Raise a DatasetError where rationales that name no more than a row are seen to be for another reviews file."""
+    if max(by_row) >= n_rows:
+        raise DatasetError(
+            f"{rationales}: review_row {max(by_row)} is not among the {n_rows} rows of the reviews; "
+            "give the reviews file that the rationales were written for"
+        )
+    distilled = reviews_distilled(rationales)
+    if distilled not in (None, n_reviews):
+        raise DatasetError(
+            f"{rationales}: distilled from a file of {distilled} reviews, this one has {n_reviews}; run the distill.py "
+            "command of then once more (it asks nothing twice), and its rows will name their reviews"
+        )
+
+
 def _count_features(
     reviews: Iterable[Review], position_of_row: np.ndarray, is_training: np.ndarray
 ) -> dict[str, float]:
@@ -204,12 +222,17 @@ def _choose_explanations(
     reviews: Iterable[Review],
     position_of_row: np.ndarray,
     features: dict[str, float],
-    given: dict[int, dict[str, Any]],
+    given: dict[Identity, dict[str, Any]],
     skipped: Counter[str],
 ) -> Texts:
-    """An explanation of each kept review that has one, with its rationale; what is used is taken out of `given`."""
+    """An explanation of each kept review that has one, with its rationale."""
     found: dict[int, dict[str, Any]] = {}
+    met: set[Identity] = set()  # rationales whose review is in the file
+    used: set[Identity] = set()
     for review in reviews:
+        identity = identity_in(given, review) if given else None
+        if identity is not None:
+            met.add(identity)
         position = int(position_of_row[review.row])
         if position < 0:
             continue
@@ -218,12 +241,13 @@ def _choose_explanations(
             skipped["no_usable_sentence" if review.text else "without_text"] += 1
             continue
         skipped["explanation_without_feature"] += not explanation.feature
-        found[position] = {
-            "explanation": explanation.text,
-            "feature": explanation.feature,
-            **given.pop(review.row, {}),
-        }
-    skipped["rationale_of_dropped_review"] += len(given)
+        found[position] = {"explanation": explanation.text, "feature": explanation.feature}
+        if identity is not None:
+            found[position] |= given[identity]
+            used.add(identity)
+    met.update(identity for identity in given if isinstance(identity, int))  # a row that is no review was dropped too
+    skipped["rationale_of_dropped_review"] += len(met) - len(used)
+    skipped["rationale_of_no_review"] += len(given) - len(met)
     positions = np.array(sorted(found), dtype=np.int64)
     return Texts([found[position] for position in positions.tolist()], positions)
 

@@ -6,11 +6,17 @@ Each of the inputs in ../shared/cases once gave a wrong result without a word; s
 from collections import Counter
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from dataset_builder import DatasetError, build_tables
 from dataset_builder.__main__ import summary
+from dataset_builder.rationales import KEY_COLUMNS, review_key
 from dataset_builder.reviews import read_reviews
+from rdrec.distillation.responses import Completion
+from rdrec.distillation.run import distill
+from rdrec.distillation.settings import Settings
+from tests.fakes.loopback import sentences
 
 from .test_dataset_builder import ROW_2014, write_jsonl
 
@@ -229,3 +235,83 @@ def test_int_and_float_are_one_customer_in_the_cases(cases):
 def test_numbers_as_ids_in_the_cases(cases):
     found = list(read_reviews(cases / "ids_numeric.csv", skipped=Counter()))
     assert all(review.user.isdecimal() and review.item.isdecimal() for review in found)
+
+
+# ---- rationales of other reviews ----------------------------------------------------------------------------------
+
+
+def distilled(reviews, folder):
+    """What distill.py writes of a reviews file, with a teacher whose answer depends on the review alone."""
+
+    async def ask(messages, seed, temperature):
+        review = messages[-1]["content"].split("<review>")[1].split("</review>")[0]
+        return Completion(sentences(review), "stop", 9)
+
+    settings = Settings(reviews=str(reviews), endpoint=["-"], model="m", prompt="published", output=str(folder))
+    distill(settings, ask=ask, progress=False)
+    return folder / "rationales.parquet"
+
+
+def raw_rows(tables):
+    """By raw user and item, the texts of each row."""
+    names = {(row["kind"], row["id"]): row["raw_id"] for row in tables.catalog.to_pylist()}
+    return {
+        (names["user", row["user"]], names["item", row["item"]]): row
+        for split in tables.rationales.values()
+        for row in split.to_pylist()
+    }
+
+
+def test_rationales_follow_their_reviews_into_a_file_in_another_order(tmp_path):
+    old, new = shop(), shop()[::-1]
+    new[5]["reviewText"] = "The cable is another one."
+    given = distilled(write_jsonl(tmp_path / "old.jsonl", old), tmp_path / "distilled")
+    tables = build_file(write_jsonl(tmp_path / "new.jsonl", new), rationales=given)
+    rows, texts = raw_rows(tables), {(row["reviewerID"], row["asin"]): row["reviewText"] for row in new}
+    assert rows.pop((new[5]["reviewerID"], new[5]["asin"]))["user_preference"] is None
+    assert len(rows) == len(old) - 1
+    for pair, row in rows.items():
+        assert f"1. {row['user_preference']}\n2. {row['item_attributes']}" == sentences(texts[pair])
+    assert tables.info["skipped"]["rationale_of_no_review"] == 1 and "rationales" not in tables.info["notes"]
+
+
+def test_rationales_may_name_their_reviews_and_no_row(tmp_path):
+    rows = shop(user="{}")
+    review = read([rows[7]])[0]
+    line = review_key(review)._asdict() | {"user": 1, "user_preference": "The user likes it.", "item_attributes": None}
+    given = write_jsonl(tmp_path / "given.jsonl", [line, line])
+    tables = build_file(write_jsonl(tmp_path / "r.jsonl", rows), rationales=given)
+    assert raw_rows(tables)["1", rows[7]["asin"]]["user_preference"] == "The user likes it."
+    assert tables.info["skipped"]["duplicate_rationale"] == 1
+
+
+def test_rationales_that_name_a_row_alone_are_noted_and_checked_where_they_can_be(tmp_path):
+    reviews, longer = write_jsonl(tmp_path / "r.jsonl", shop()), write_jsonl(tmp_path / "s.jsonl", [*shop(), ROW_2014])
+    table = pq.read_table(distilled(reviews, tmp_path / "distilled")).drop_columns(list(KEY_COLUMNS))
+    given = tmp_path / "distilled" / "rationales.parquet"
+    pq.write_table(table, given)
+    tables = build_file(reviews, rationales=given)
+    assert sum(tables.info["counts"]["with_rationale"].values()) == 120
+    assert "\n  rationales: 120 of 120 joined by review_row alone" in summary(tables)
+    with pytest.raises(
+        DatasetError, match="distilled from a file of 120 reviews, this one has 121; run the distill.py"
+    ):
+        build_file(longer, rationales=given)
+    (tmp_path / "distilled" / "distill_info.json").unlink()
+    assert "joined by review_row alone" in build_file(longer, rationales=given).info["notes"]["rationales"]
+
+
+def test_each_rationale_of_the_cases_stands_on_its_own_review(cases, tmp_path):
+    given = distilled(cases / "last_month.jsonl", tmp_path / "distilled")
+    before, after = (build_file(cases / f"{name}_month.jsonl", rationales=given) for name in ("last", "this"))
+    reviews = {
+        (review.user, review.item): review.text
+        for review in read_reviews(cases / "this_month.jsonl", skipped=Counter())
+    }
+    known = 0
+    for pair, row in raw_rows(after).items():
+        if row["user_preference"] is not None:
+            known += 1
+            assert f"1. {row['user_preference']}\n2. {row['item_attributes']}" == sentences(reviews[pair])
+    assert known == sum(before.info["counts"]["with_rationale"].values()) == 180
+    assert len(raw_rows(after)) == 185  # one of the six new rows buys again what was bought before
