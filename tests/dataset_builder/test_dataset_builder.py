@@ -518,6 +518,25 @@ def test_load_dataset_and_builder_give_the_same_tables(tmp_path):
     assert "explanation" in default["train"].column_names
 
 
+@pytest.mark.parametrize("table", SCHEMAS)
+def test_load_dataset_sees_that_a_folder_was_built_anew(tmp_path, table):
+    cache = str(tmp_path / "cache")
+    one, other = build(seed=1), build([*ROWS[:-1], ROWS[-1] | {"reviewText": "The neck is fine."}], seed=2)
+    expected = [{split: part for config, split, part in built.parts() if config == table} for built in (one, other)]
+
+    def loaded(folder):
+        return {
+            k: v.with_format("arrow")[:] for k, v in datasets.load_dataset(str(folder), table, cache_dir=cache).items()
+        }
+
+    folder = write_dataset(one, tmp_path / "a" / "data")
+    assert loaded(folder) == expected[0]
+    write_dataset(other, folder, overwrite=True)
+    assert loaded(folder) == expected[1]
+    namesake = write_dataset(one, tmp_path / "b" / "data")
+    assert loaded(namesake) == expected[0]
+
+
 def test_builder_cache_depends_on_every_field_and_on_content(tmp_path):
     reviews = write_jsonl(tmp_path / "reviews.json", ROWS)
 
