@@ -287,6 +287,46 @@ def test_pick_gives_nothing_where_there_is_no_sentence(text):
     assert pick(text, {"strap": 2.0}) is None
 
 
+LONG = 200_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "*" * LONG,
+        "\u2022" * LONG,
+        "word " * 30 + "." * LONG,
+        "word " * 30 + "," * LONG,
+        "." + '"' * LONG,
+        "-" * LONG,
+        "a. " * LONG,
+        "the " + "a-" * LONG,
+        "&" * LONG,
+        "&#" + "9" * LONG + ";",
+    ],
+    ids=lambda text: f"{text[:2]}{text[-3:]}",
+)
+def test_text_steps_take_time_in_proportion_to_the_text(text):
+    """Where the time grew with the square of the length, each of these took minutes: 60,000 asterisks took 23 s."""
+    vocabulary = FeatureVocabulary()
+    vocabulary.add(text)
+    cleaned = clean_text(text)
+    assert sum(map(len, sentences(cleaned))) <= len(cleaned)
+    assert pick(f"The strap is great! {text}", {"strap": 1.0}).text == "The strap is great!"
+
+
+def test_bullets_end_sentences_and_short_forms_do_not():
+    text = "It is soft *** it is wide. Made by Mr. Smith and approx. ten others. \u2022 So am I. It* is *good*."
+    assert sentences(text) == [
+        "It is soft",
+        "it is wide.",
+        "Made by Mr. Smith and approx. ten others.",
+        "So am I.",
+        "It",
+        "is *good*.",
+    ]
+
+
 # ---- splits and candidates --------------------------------------------------------------------------------------
 
 
