@@ -52,7 +52,7 @@ def id_of(value: Any) -> str:
             shown = _LONE_SURROGATE.sub(REPLACED, value)
             raise DatasetError(f"{shown!r} holds letters that cannot be read; save the file as UTF-8")
         return "" if value in NO_ID else value
-    if isinstance(value, bool | np.bool_):
+    if value is None or isinstance(value, bool | np.bool_):
         return ""
     if isinstance(value, Integral):
         return str(int(value))
@@ -98,7 +98,7 @@ def time_of(value: Any) -> tuple[str | None, int] | None:
     """What a time is written in (a unit of `UNITS` or `DATES`) and its Unix seconds; None where it is no time.
 
     -1, 0 and 1 are the same second in every unit, and stand in files for "unknown": they are of no unit (None).
-    Dates are ISO 8601 or as in Amazon's files ("02 28, 2014"); one without a time zone is UTC.
+    Dates are ISO 8601 (also with "/" for "-") or as in Amazon's files ("02 28, 2014"); one without a time zone is UTC.
     """
     number = None if isinstance(value, np.datetime64) else number_of(value)  # float() takes it for a bare number
     if number is None:
@@ -118,7 +118,7 @@ def _date(text: str) -> int | None:
             month, day, year = map(int, amazon.groups())
             moment = datetime(year, month, day)
         else:
-            moment = datetime.fromisoformat(text)
+            moment = datetime.fromisoformat(text.replace("/", "-") if text[4:5] == "/" else text)
         return math.floor((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError):
         return None

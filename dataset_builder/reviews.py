@@ -166,7 +166,7 @@ class _Times:
 
     def seconds(self, number: int, row: Mapping[str, Any], column: str | None) -> int | None:
         """Unix seconds of a row's time, None where there is none. `reviewTime` stands in for a column of no use."""
-        for name in dict.fromkeys((column, "reviewTime")):
+        for name in (column, "reviewTime"):
             value = row.get(name)
             found = None if value is None else time_of(value)
             if found is None:
@@ -192,14 +192,18 @@ def _reviews_of_rows(
 ) -> Iterator[Review]:
     seen: set[str] = set()  # fields that some row had; a JSON object may leave out what others have
     clock = _Times(where)
+    header: tuple[str, ...] | None = None
+    columns: dict[str, str | None] = {}
     count = good = 0
     for number, row in enumerate(rows):
         count += 1
         if isinstance(row, str):
             skipped[row] += 1
             continue
-        columns = {field: next((n for n in names if n in row), None) for field, names in FIELDS.items()}
-        seen.update(field for field, name in columns.items() if name is not None)
+        if tuple(row) != header:  # looked up anew only where the names change: it is a fifth of the reading
+            header = tuple(row)
+            columns = {field: next((n for n in names if n in row), None) for field, names in FIELDS.items()}
+            seen.update(field for field, name in columns.items() if name is not None)
         user = _id(where, number, row, columns["user"])
         item = _id(where, number, row, "parent_asin") or _id(where, number, row, "asin")
         if not user or not item:

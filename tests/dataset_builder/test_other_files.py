@@ -62,6 +62,7 @@ SECONDS = [1_393_545_600, 1_393_545_660, 1_400_000_000]
         ("dates", lambda second: str(np.datetime64(second, "s")).replace("T", " ")),
         ("dates", lambda second: np.datetime64(second, "s").astype("datetime64[ns]")),
         ("dates", lambda second: np.datetime64(second, "s").item()),
+        ("dates", lambda second: str(np.datetime64(second, "s")).replace("-", "/").replace("T", " ")),
         ("dates", lambda second: f"{np.datetime64(second + 7200, 's')}.500+02:00"),
     ],
 )
