@@ -34,6 +34,8 @@ def summary(tables: Tables) -> str:
     ]
     for split, rows in texts.items():
         lines.append(f"  rationales/{split}: {rows:,} rows, {distilled[split]:,} with a rationale")
+    for topic, note in info.get("notes", {}).items():
+        lines.append(f"  {topic}: {note}")
     for reason, count in info["skipped"].items():
         lines.append(f"  {reason.replace('_', ' ')}: {count:,}")
     lines.append(f"  fingerprint {info['fingerprint'][:16]}")

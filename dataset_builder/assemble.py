@@ -106,6 +106,7 @@ def assemble(
     source: dict[str, Any],
     skipped: Counter[str],
     test_negatives: np.ndarray | None = None,
+    notes: dict[str, str] | None = None,
 ) -> Tables:
     """Make the tables.
 
@@ -121,6 +122,8 @@ def assemble(
         What was left out, by reason.
     test_negatives : int64 array of shape [n_users, k] or None
         The test candidates, where the source fixes them; drawn here otherwise.
+    notes : dict of str to str, optional
+        How the input was understood, by topic; printed, and recorded where there are any.
 
     Raises
     ------
@@ -148,6 +151,8 @@ def assemble(
         },
         "skipped": {reason: count for reason, count in sorted(skipped.items()) if count},
     }
+    if notes:
+        info["notes"] = notes
     tables = Tables(rationales, _interactions(interactions), candidates, _catalog(names), info)
     info["fingerprint"] = fingerprint(tables)
     return tables

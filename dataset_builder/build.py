@@ -21,11 +21,12 @@ from rdrec.errors import DatasetError
 
 from .assemble import Interactions, Names, Settings, Texts, assemble
 from .explanations import FeatureVocabulary, pick
+from .fields import respelled
 from .files import describe
 from .ids import ITEM_ID_STREAM, USER_ID_STREAM, drawn_ids, first_appearance
 from .interactions import filter_interactions
 from .item_texts import read_item_text
-from .rationales import read_rationales
+from .rationales import Identity, identity_in, read_rationales, reviews_distilled
 from .reviews import ROW_SKIPS, Review, ReviewSource, read_reviews
 from .splits import TRAIN, leave_one_out
 from .tables import Tables
@@ -64,13 +65,15 @@ def build_tables(
     num_negatives : int
         Negatives a user in each candidates split.
     rationales : path, optional
-        Distilled rationales (see `rationales.py`), joined on the row of the reviews file.
+        Distilled rationales (see `rationales.py`), joined on what makes the review: user, item and text; in files
+        without these, on the row of the reviews file, which is then noted.
     teacher, prompt : str
         Provenance of rationales that do not name their own.
     item_text : path, optional
         `ASIN a few words` lines for the catalog.
     source : dict, optional
-        What to record as the origin; names and hashes of the files read when not given.
+        What to record as the origin; names and hashes of the files read when not given. Who gives it knows its rows:
+        `build_info.json` then has no notes on how they were understood.
     progress : bool
         Show progress bars.
 
@@ -89,16 +92,21 @@ def build_tables(
     given = (
         read_rationales(rationales, teacher=teacher, prompt=prompt, skipped=skipped) if rationales is not None else {}
     )
+    notes: dict[str, str] | None = {} if source is None else None
     if source is None:
         source = _source(reviews, rationales, item_text)
 
     bought = _read_purchases(reviews, skipped, progress)
+    if notes is not None:
+        notes["time"] = bought.time_note()
     n_rows = len(bought.rows) + sum(skipped[reason] for reason in ROW_SKIPS)
-    outside = max(given, default=-1)
-    if outside >= n_rows:
-        raise DatasetError(
-            f"{rationales}: review_row {outside} is not among the {n_rows} rows of the reviews; "
-            "give the reviews file that the rationales were written for"
+    by_row = [identity for identity in given if isinstance(identity, int)]
+    if by_row:
+        _check_rows(rationales, by_row, n_rows, len(bought.rows))
+    if by_row and notes is not None:
+        notes["rationales"] = (
+            f"{len(by_row):,} of {len(given):,} joined by review_row alone, which is right only for the very file of "
+            "reviews they were written for"
         )
     kept = filter_interactions(bought.users, bought.items, bought.timestamps, min_core, skipped)
     kept, interactions, raw_users, raw_items = _give_ids(bought, kept, settings)
@@ -111,14 +119,14 @@ def build_tables(
     texts = _choose_explanations(kept_reviews, position_of_row, features, given, skipped)
 
     names = Names(raw_users, raw_items, [texts_of_items.get(raw) for raw in raw_items])
-    return assemble(interactions, names, texts, settings, source=source, skipped=skipped)
+    return assemble(interactions, names, texts, settings, source=source, skipped=skipped, notes=notes)
 
 
 class _Purchases(NamedTuple):
     """Who bought what when, in the order of the reviews file.
 
     `users`, `items` (codes from 0 by first appearance), `timestamps` (Unix seconds) and `rows` (of the file, from 0)
-    are int64 [n]; `raw_users` and `raw_items` are the raw ids by code.
+    are int64 [n]; `raw_users` and `raw_items` are the raw ids by code; `times` says what each time column is in.
     """
 
     users: np.ndarray
@@ -127,21 +135,39 @@ class _Purchases(NamedTuple):
     rows: np.ndarray
     raw_users: list[str]
     raw_items: list[str]
+    times: dict[str, str]
+
+    def time_note(self) -> str:
+        """What the times were taken for, and the days they span: a wrong guess shows there."""
+        read = ", ".join(f"{column} in {unit}" for column, unit in self.times.items()) or "in seconds"
+        span = np.array([self.timestamps.min(), self.timestamps.max()], dtype="datetime64[s]")
+        first, last = np.datetime_as_string(span, unit="D").tolist()
+        return f"{read}, from {first} to {last}"
 
 
 def _read_purchases(reviews: ReviewSource, skipped: Counter[str], progress: bool) -> _Purchases:
     user_codes: dict[str, int] = {}
     item_codes: dict[str, int] = {}
     users, items, timestamps, rows = array("q"), array("q"), array("q"), array("q")
-    for review in tqdm(
-        read_reviews(reviews, skipped=skipped), desc="reading interactions", unit=" rows", disable=not progress
-    ):
+    times: dict[str, str] = {}
+    found = read_reviews(reviews, skipped=skipped, times=times)
+    for review in tqdm(found, desc="reading interactions", unit=" rows", disable=not progress):
         users.append(user_codes.setdefault(review.user, len(user_codes)))
         items.append(item_codes.setdefault(review.item, len(item_codes)))
         timestamps.append(review.timestamp)
         rows.append(review.row)
-    columns = (np.asarray(column) for column in (users, items, timestamps, rows))
-    return _Purchases(*columns, list(user_codes), list(item_codes))
+    user_column, raw_users = _one_code_an_id(users, user_codes)
+    item_column, raw_items = _one_code_an_id(items, item_codes)
+    return _Purchases(user_column, item_column, np.asarray(timestamps), np.asarray(rows), raw_users, raw_items, times)
+
+
+def _one_code_an_id(column: array, codes: dict[str, int]) -> tuple[np.ndarray, list[str]]:
+    """Codes as an array, where a number written in two ways has one code, and the raw ids by code."""
+    names = list(codes)
+    of_code = np.arange(len(names))
+    for name, whole in respelled(names).items():
+        of_code[codes[name]] = codes[whole]
+    return of_code[np.asarray(column)], names
 
 
 def _give_ids(
@@ -165,6 +191,21 @@ def _give_ids(
     return kept, interactions, raw_users, raw_items
 
 
+def _check_rows(rationales: str | Path, by_row: list[int], n_rows: int, n_reviews: int) -> None:
+    """Raise a DatasetError where rationales that name no more than a row are seen to be for another reviews file."""
+    if max(by_row) >= n_rows:
+        raise DatasetError(
+            f"{rationales}: review_row {max(by_row)} is not among the {n_rows} rows of the reviews; "
+            "give the reviews file that the rationales were written for"
+        )
+    distilled = reviews_distilled(rationales)
+    if distilled not in (None, n_reviews):
+        raise DatasetError(
+            f"{rationales}: distilled from a file of {distilled} reviews, this one has {n_reviews}; run the distill.py "
+            "command of then once more (it asks nothing twice), and its rows will name their reviews"
+        )
+
+
 def _count_features(
     reviews: Iterable[Review], position_of_row: np.ndarray, is_training: np.ndarray
 ) -> dict[str, float]:
@@ -181,12 +222,17 @@ def _choose_explanations(
     reviews: Iterable[Review],
     position_of_row: np.ndarray,
     features: dict[str, float],
-    given: dict[int, dict[str, Any]],
+    given: dict[Identity, dict[str, Any]],
     skipped: Counter[str],
 ) -> Texts:
-    """An explanation of each kept review that has one, with its rationale; what is used is taken out of `given`."""
+    """An explanation of each kept review that has one, with its rationale."""
     found: dict[int, dict[str, Any]] = {}
+    met: set[Identity] = set()  # rationales whose review is in the file
+    used: set[Identity] = set()
     for review in reviews:
+        identity = identity_in(given, review) if given else None
+        if identity is not None:
+            met.add(identity)
         position = int(position_of_row[review.row])
         if position < 0:
             continue
@@ -195,12 +241,13 @@ def _choose_explanations(
             skipped["no_usable_sentence" if review.text else "without_text"] += 1
             continue
         skipped["explanation_without_feature"] += not explanation.feature
-        found[position] = {
-            "explanation": explanation.text,
-            "feature": explanation.feature,
-            **given.pop(review.row, {}),
-        }
-    skipped["rationale_of_dropped_review"] += len(given)
+        found[position] = {"explanation": explanation.text, "feature": explanation.feature}
+        if identity is not None:
+            found[position] |= given[identity]
+            used.add(identity)
+    met.update(identity for identity in given if isinstance(identity, int))  # a row that is no review was dropped too
+    skipped["rationale_of_dropped_review"] += len(met) - len(used)
+    skipped["rationale_of_no_review"] += len(given) - len(met)
     positions = np.array(sorted(found), dtype=np.int64)
     return Texts([found[position] for position in positions.tolist()], positions)
 

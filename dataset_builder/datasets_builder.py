@@ -54,7 +54,7 @@ class RDRecRationalesConfig(datasets.BuilderConfig):
         Path or URL of texts for the catalog.
     """
 
-    version: datasets.Version = datasets.Version("1.0.0")
+    version: datasets.Version = datasets.Version("1.1.0")
     table: str = "rationales"
     reviews: str | None = None
     reference: str | None = None

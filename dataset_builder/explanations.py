@@ -93,14 +93,18 @@ _HEAD_AFTER_ONE = re.compile(rf"\b(?:{_OPENERS}) [a-z-]+ ([a-z]{{3,}})(?= (?:{_C
 
 _TAG = re.compile(r"<[^<>]{1,80}>")
 _SPACE = re.compile(r"\s+")
+_ENDLESS_NUMBER = re.compile(r"&#(?:\d{100,}+|[xX][0-9a-fA-F]{100,}+);?")  # no entity, and Python refuses to read it
 # A sentence ends at . ! ? before a blank or, as reviews lose their line breaks, glued to a capitalised word ("did!Buy
 # this"), not inside "3.5" or "U.S.A"; a dot after a single letter or a common short form ends nothing.
-_END = re.compile(r"(?<=[.!?])[\"')\]]*(?:\s+|(?=[A-Z][a-z'\u2019 ]))|\s*[\u2022*]+\s+|\s+-{2,}\s+")
+# A run of marks is looked at once, from where it begins (the lookbehinds), and never given back piece by piece (`++`):
+# people draw lines of thousands of asterisks.
+_END = re.compile(r"(?<=[.!?])[\"')\]]*+(?:\s++|(?=[A-Z][a-z'\u2019 ]))|(?<![\u2022*])\s*[\u2022*]++\s+|\s+-{2,}+\s+")
 _SHORT_FORM = re.compile(
     r"(?:\b(?:[A-Za-z]|mr|mrs|ms|dr|st|vs|etc|approx|inc|e\.g|i\.e|oz|ft|lbs?|min)\.)$", re.IGNORECASE
 )
+_LONGEST_SHORT_FORM = 12  # characters that tell one at the end of a sentence, with room to spare
 _CLAUSE = re.compile(
-    r"(?:,|;|\.\.\.+| -)\s*(?=(?:and|but|so|then|it|it's|i|they|this|the|which|also|however|because)\b)", re.I
+    r"(?:,|;|(?<!\.)\.{3,}+| -)\s*(?=(?:and|but|so|then|it|it's|i|they|this|the|which|also|however|because)\b)", re.I
 )
 
 
@@ -114,7 +118,7 @@ class Explanation(NamedTuple):
 def clean_text(text: str) -> str:
     """The text on one line, without markup: entities decoded, tags dropped, whitespace runs made one blank."""
     if "&" in text:
-        text = html.unescape(text)
+        text = html.unescape(_ENDLESS_NUMBER.sub(" ", text))
     if "<" in text:
         text = _TAG.sub(" ", text)
     return _SPACE.sub(" ", text).strip()
@@ -125,9 +129,10 @@ def sentences(text: str) -> list[str]:
     found: list[str] = []
     start = 0
     for match in _END.finditer(text):
-        piece = text[start : match.start()]
-        if not _SHORT_FORM.search(piece) or piece.endswith(" I."):
-            found.append(piece)
+        end = match.start()
+        tail = max(start, end - _LONGEST_SHORT_FORM)
+        if not _SHORT_FORM.search(text, tail, end) or text.endswith(" I.", start, end):
+            found.append(text[start:end])
             start = match.end()
     found.append(text[start:])
     cut: list[str] = []

@@ -45,8 +45,8 @@ def describe(path: str | Path) -> dict[str, str]:
 def open_text(path: str | Path) -> Iterator[TextIO]:
     """Open a plain, gzip or one-member zip file as text.
 
-    Bytes that are not UTF-8 become U+FFFD, so one bad review never stops a build (the readers count them). Newlines
-    are left alone (`newline=""`), as the csv module asks.
+    Bytes that are not UTF-8 become U+FFFD, so one bad text never stops a build (the readers count them, and refuse
+    them in an id). Newlines are left alone (`newline=""`), as the csv module asks.
 
     Raises
     ------

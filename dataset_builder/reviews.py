@@ -7,26 +7,27 @@
 | --- | --- | --- |
 | user | reviewerID | user_id |
 | item | asin | parent_asin, else asin |
-| time | unixReviewTime (seconds), else reviewTime ("02 28, 2014") | timestamp (milliseconds) |
+| time | unixReviewTime, else reviewTime | timestamp |
 | text | reviewText | text |
 | rating, summary (both optional) | overall, summary | rating, title |
 
+Times may be seconds, milliseconds or dates in any of these columns: the values tell, never the column's name, and a
+column that mixes them is an error. What is an id, a text and a time is said in `fields.py`.
+
 A bad row is skipped and counted by reason; a bad file (no such column, no good row, damaged archive) is a
-DatasetError.
+DatasetError, and so is an id that cannot be read, since it would be another's.
 """
 
 import csv
 import json
-import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from rdrec.errors import DatasetError
 
+from .fields import DATES, id_of, number_of, text_of, time_of
 from .files import open_text
 
 
@@ -44,10 +45,6 @@ FIELDS: dict[str, tuple[str, ...]] = {
 REQUIRED = ("user", "item", "time", "text")
 ROW_SKIPS = ("blank_row", "malformed_row", "missing_user", "missing_item", "bad_time")
 
-_DATE = re.compile(r"(\d{1,2}) (\d{1,2}), (\d{4})")
-_REPLACED = "\ufffd"  # what a byte that is not UTF-8 was decoded to
-_INT64 = 2**63
-
 
 class Review(NamedTuple):
     """One review. `row` counts the data rows of its file from 0, bad ones included; `timestamp` is in seconds."""
@@ -63,10 +60,14 @@ class Review(NamedTuple):
 
 MOST_LINES = 1000  # of one CSV row; a longer row that does not fit the header is a quote left open
 
+_TIMES = "times may be seconds, milliseconds or dates like 2014-02-28T10:00:00 (the values tell which)"
+
 ReviewSource = str | Path | Callable[[], Iterator[Mapping[str, Any]]]
 
 
-def read_reviews(source: ReviewSource, *, skipped: Counter[str]) -> Iterator[Review]:
+def read_reviews(
+    source: ReviewSource, *, skipped: Counter[str], times: dict[str, str] | None = None
+) -> Iterator[Review]:
     """Stream the reviews of a file, or of a callable that returns a fresh iterator of such rows (dicts).
 
     Parameters
@@ -74,7 +75,9 @@ def read_reviews(source: ReviewSource, *, skipped: Counter[str]) -> Iterator[Rev
     source : path or callable
     skipped : Counter
         Gets, by reason (`ROW_SKIPS`), the rows left out, and
-        under `undecodable_text` the rows kept although some bytes were not UTF-8.
+        under `undecodable_text` the rows kept although some letters of their text could not be read.
+    times : dict, optional
+        Gets, by column, what its times are in: "seconds", "milliseconds", …, or "dates".
 
     Yields
     ------
@@ -83,10 +86,11 @@ def read_reviews(source: ReviewSource, *, skipped: Counter[str]) -> Iterator[Rev
     Raises
     ------
     DatasetError
-        No such file, a damaged archive, a required column missing, or not one good row.
+        No such file, a damaged archive, a required column missing, times of several units in one column, an id
+        that cannot be read, or not one good row.
     """
     if callable(source):
-        yield from _reviews_of_rows(source(), "the given rows", skipped)
+        yield from _reviews_of_rows(source(), "the given rows", skipped, times)
         return
     with open_text(source) as stream:
         first = _first_character(stream)
@@ -94,7 +98,7 @@ def read_reviews(source: ReviewSource, *, skipped: Counter[str]) -> Iterator[Rev
         raise DatasetError(f"{source}: one JSON array; write one object a line instead (JSON lines)")
     with open_text(source) as stream:
         rows = _json_rows(stream) if first == "{" else _csv_rows(stream, source)
-        yield from _reviews_of_rows(rows, str(source), skipped)
+        yield from _reviews_of_rows(rows, str(source), skipped, times)
 
 
 def _first_character(stream: TextIO) -> str:
@@ -149,66 +153,87 @@ def _csv_rows(stream: TextIO, where: str | Path) -> Iterator[Mapping[str, Any] |
 
 def _no_column(where: str, field: str) -> DatasetError:
     accepted = ", ".join(FIELDS[field])
-    return DatasetError(f"{where}: no column for the {field}; rename the column to one of {accepted}")
+    units = f"; {_TIMES}" if field == "time" else ""
+    return DatasetError(f"{where}: no column for the {field}; give it one of the names {accepted}{units}")
 
 
-def _reviews_of_rows(rows: Iterator[Mapping[str, Any] | str], where: str, skipped: Counter[str]) -> Iterator[Review]:
+class _Times:
+    """Reads times, and sees to it that all times of a column are in one unit."""
+
+    def __init__(self, where: str):
+        self.where = where
+        self.first: dict[str, tuple[str, int, Any]] = {}  # by column: what it is in, and the row and value that told
+
+    def seconds(self, number: int, row: Mapping[str, Any], column: str | None) -> int | None:
+        """Unix seconds of a row's time, None where there is none. `reviewTime` stands in for a column of no use."""
+        for name in (column, "reviewTime"):
+            value = row.get(name)
+            found = None if value is None else time_of(value)
+            if found is None:
+                continue
+            unit, seconds = found
+            if unit is not None:
+                known, known_row, known_value = self.first.setdefault(name, (unit, number, value))
+                if known != unit:
+                    raise DatasetError(
+                        f"{self.where}: times of column {name!r} are mixed: {known_value!r} in row {known_row} is "
+                        f"{_told(known)}, {value!r} in row {number} is {_told(unit)}; write all of them in one unit"
+                    )
+            return seconds
+        return None
+
+
+def _told(unit: str) -> str:
+    return "a date" if unit == DATES else f"in {unit}"
+
+
+def _reviews_of_rows(
+    rows: Iterator[Mapping[str, Any] | str], where: str, skipped: Counter[str], times: dict[str, str] | None
+) -> Iterator[Review]:
     seen: set[str] = set()  # fields that some row had; a JSON object may leave out what others have
+    clock = _Times(where)
+    header: tuple[str, ...] | None = None
+    columns: dict[str, str | None] = {}
     count = good = 0
     for number, row in enumerate(rows):
         count += 1
         if isinstance(row, str):
             skipped[row] += 1
             continue
-        columns = {field: next((n for n in names if n in row), None) for field, names in FIELDS.items()}
-        seen.update(field for field, name in columns.items() if name is not None)
-        user = _text_of(row, columns["user"])
-        item = _text_of(row, "parent_asin") or _text_of(row, "asin")
+        if tuple(row) != header:  # looked up anew only where the names change: it is a fifth of the reading
+            header = tuple(row)
+            columns = {field: next((n for n in names if n in row), None) for field, names in FIELDS.items()}
+            seen.update(field for field, name in columns.items() if name is not None)
+        user = _id(where, number, row, columns["user"])
+        item = _id(where, number, row, "parent_asin") or _id(where, number, row, "asin")
         if not user or not item:
             skipped["missing_user" if not user else "missing_item"] += 1
             continue
-        timestamp = _seconds(row, columns["time"])
+        timestamp = clock.seconds(number, row, columns["time"])
         if timestamp is None:
             skipped["bad_time"] += 1
             continue
-        text, summary = _text_of(row, columns["text"]), _text_of(row, columns["summary"])
-        if _REPLACED in text or _REPLACED in summary:
+        text, text_is_damaged = text_of(row.get(columns["text"]))
+        summary, summary_is_damaged = text_of(row.get(columns["summary"]))
+        if text_is_damaged or summary_is_damaged:
             skipped["undecodable_text"] += 1
         good += 1
-        yield Review(number, user, item, timestamp, text, _number(row.get(columns["rating"])), summary)
+        yield Review(number, user, item, timestamp, text, number_of(row.get(columns["rating"])), summary)
+    if times is not None:
+        times.update({column: unit for column, (unit, _, _) in clock.first.items()})
     if not count:
         raise DatasetError(f"{where}: no rows; give a file of reviews")
     for field in REQUIRED:
         if field not in seen and seen:
             raise _no_column(where, field)
     if not good:
-        reason, times = Counter({r: n for r, n in skipped.items() if n}).most_common(1)[0]
-        raise DatasetError(f"{where}: not one good row of {count} ({times} {reason}); check the format of the file")
+        reason, bad = Counter({r: n for r, n in skipped.items() if n}).most_common(1)[0]
+        mend = _TIMES if reason == "bad_time" else "check the format of the file"
+        raise DatasetError(f"{where}: not one good row of {count} ({bad} {reason}); {mend}")
 
 
-def _text_of(row: Mapping[str, Any], column: str | None) -> str:
-    value = row.get(column)
-    return value.strip() if isinstance(value, str) else "" if value is None else str(value)
-
-
-def _number(value: Any) -> float | None:
+def _id(where: str, number: int, row: Mapping[str, Any], column: str | None) -> str:
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _seconds(row: Mapping[str, Any], column: str | None) -> int | None:
-    number = _number(row.get(column))
-    if number is not None:
-        number = number // 1000 if column == "timestamp" else number
-        return int(number) if abs(number) < _INT64 else None
-    date = _DATE.fullmatch(_text_of(row, "reviewTime"))
-    if date is None:
-        return None
-    month, day, year = map(int, date.groups())
-    try:
-        return int(datetime(year, month, day, tzinfo=UTC).timestamp())
-    except ValueError:
-        return None
+        return id_of(row.get(column))
+    except DatasetError as error:
+        raise DatasetError(f"{where}: row {number}, column {column!r}: {error}") from error

@@ -83,7 +83,8 @@ class Tables:
     catalog : pa.Table
         Users, then items, each by id; ids are dense from 1.
     info : dict
-        What `build_info.json` holds: format, domain, protocol, seed, source, min_core, counts, skipped, fingerprint.
+        What `build_info.json` holds: format, domain, protocol, seed, source, min_core, counts, skipped, fingerprint;
+        `notes` too, on how the input was understood, where there are any.
     """
 
     rationales: dict[str, pa.Table]
@@ -178,11 +179,16 @@ def write_dataset(tables: Tables, output_dir: str | Path, *, overwrite: bool = F
 
 
 def card_configs(tables: Tables) -> list[dict[str, Any]]:
-    """The `configs:` entry of the dataset card: every config and split that has rows; `rationales` is the default."""
+    """The `configs:` entry of the dataset card: every config and split that has rows; `rationales` is the default.
+
+    `datasets` names its cache after what the card says of a config and after the paths of its files, not after what is
+    in them: without the fingerprint, a folder built anew would be answered with the tables of the build before.
+    """
+    description = f"fingerprint {tables.info['fingerprint']}"
     configs: dict[str, dict[str, Any]] = {}
     for config, split, table in tables.parts():
         if table.num_rows:
-            entry = configs.setdefault(config, {"config_name": config, "data_files": []})
+            entry = configs.setdefault(config, {"config_name": config, "description": description, "data_files": []})
             entry["data_files"].append({"split": split, "path": f"{config}/{split}.parquet"})
     first = "rationales" if "rationales" in configs else "interactions"
     configs[first]["default"] = True
@@ -193,7 +199,7 @@ def _card(tables: Tables) -> str:
     info, counts = tables.info, tables.info["counts"]
     lines = ["---", "configs:"]
     for entry in card_configs(tables):
-        lines.append(f"- config_name: {entry['config_name']}")
+        lines += [f"- config_name: {entry['config_name']}", f"  description: {entry['description']}"]
         if entry.get("default"):
             lines.append("  default: true")
         lines.append("  data_files:")

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from dataset_builder.files import existing_file
-from dataset_builder.rationales import RATIONALE_TASKS
+from dataset_builder.rationales import KEY_COLUMNS, RATIONALE_TASKS, review_key
 from dataset_builder.reviews import Review, ReviewSource, read_reviews
 from rdrec.durable import whole_file, write_json
 from rdrec.errors import UserError
@@ -50,6 +50,7 @@ INFO_FILE = "distill_info.json"
 SCHEMA = pa.schema(
     [
         ("review_row", pa.int64()),
+        *((column, pa.string()) for column in KEY_COLUMNS),
         ("user_preference", pa.string()),
         ("item_attributes", pa.string()),
         ("teacher", pa.string()),
@@ -355,7 +356,8 @@ class _Run:
         return teacher_name(self.journal.header["settings"]["model"])
 
     def _row(self, position: int, review: Review) -> dict[str, Any]:
-        row: dict[str, Any] = {"review_row": review.row, "teacher": self._teacher(), "prompt": self.prompt.label}
+        row: dict[str, Any] = {"review_row": review.row, **review_key(review)._asdict()}
+        row |= {"teacher": self._teacher(), "prompt": self.prompt.label}
         halves: tuple[str | None, str | None] = (None, None)
         text, was_cut = prepare(review.text, self.settings.max_review_chars)
         flags = {"review_cut"} if was_cut else set()

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset_builder.rationales import RATIONALE_TASKS, read_rationales
+from dataset_builder.rationales import RATIONALE_TASKS, Identity, ReviewKey, identity_in, read_rationales
 from dataset_builder.reviews import read_reviews
 from rdrec.durable import whole_file
 from rdrec.errors import DatasetError, exit_code
@@ -67,7 +67,7 @@ def audit(options: argparse.Namespace) -> None:
     if not found:
         raise DatasetError(f"{path}: no rationales; nothing to audit")
     reviews = _reviews_of(found, path, options.reviews)
-    rows = [{"review_row": number, **_flat(one)} for number, one in found.items()]
+    rows = [_flat(identity, one) for identity, one in found.items()]
     choices = {half: Counter(one["provenance"][f"{half}_choice"] for one in found.values()) for half in RATIONALE_TASKS}
     settled = any(choice for counts in choices.values() for choice in counts)
     if settled and options.apply:
@@ -78,7 +78,7 @@ def audit(options: argparse.Namespace) -> None:
         made = apply_policy(rows, reviews, Policy(fallback=options.apply), audits=audits)
         choices = {half: Counter(one[f"{half}_choice"] for one in made) for half in RATIONALE_TASKS}
         _write(folder / "audited.jsonl", (json.dumps(one, ensure_ascii=False) + "\n" for one in made))
-    _write(folder / "audit.jsonl", _audit_lines(list(found), audits))
+    _write(folder / "audit.jsonl", _audit_lines([one["review_row"] for one in rows], audits))
     lengths = np.repeat([float(len(words_of(review))) for review in reviews], len(RATIONALE_TASKS))
     table = Table(lengths, np.array([one.score for one in audits]), [one.flags for one in audits])
     if not (settled or options.apply):
@@ -90,16 +90,17 @@ def audit(options: argparse.Namespace) -> None:
     print(f"written to {folder}: audit.html, audit.jsonl" + (", audited.jsonl" if options.apply else ""))
 
 
-def _reviews_of(found: Mapping[int, Any], path: Path, reviews: str) -> list[str]:
+def _reviews_of(found: Mapping[Identity, Any], path: Path, reviews: str) -> list[str]:
     """The text of each rationale's review, in their order."""
-    texts = {one.row: one.text for one in read_reviews(reviews, skipped=Counter()) if one.row in found}
-    for row in found:
-        if row not in texts:
+    texts = {identity_in(found, one): one.text for one in read_reviews(reviews, skipped=Counter())}
+    for identity in found:
+        if identity not in texts:
+            which = f"review_row {identity}" if isinstance(identity, int) else f"the review of {identity[:2]}"
             raise DatasetError(
-                f"{path}: review_row {row} is not among the reviews of {reviews}; "
+                f"{path}: {which} is not among the reviews of {reviews}; "
                 "give the reviews file that the rationales were written for"
             )
-    return [texts[row] for row in found]
+    return [texts[identity] for identity in found]
 
 
 def _audit_lines(rows: Sequence[int], audits: Sequence[HalfAudit]) -> Iterable[str]:
@@ -116,9 +117,10 @@ def _choice_lines(choices: Mapping[str, Counter[str]]) -> str:
     )
 
 
-def _flat(found: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(identity: Identity, found: Mapping[str, Any]) -> dict[str, Any]:
+    key = identity._asdict() if isinstance(identity, ReviewKey) else {}
     provenance = {name: found["provenance"][name] for name in ("teacher", "prompt")}
-    return {half: found[half] for half in RATIONALE_TASKS} | provenance
+    return {"review_row": found["review_row"], **key} | {half: found[half] for half in RATIONALE_TASKS} | provenance
 
 
 def _write(path: Path, parts: Iterable[str]) -> None:

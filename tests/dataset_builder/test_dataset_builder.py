@@ -287,6 +287,46 @@ def test_pick_gives_nothing_where_there_is_no_sentence(text):
     assert pick(text, {"strap": 2.0}) is None
 
 
+LONG = 200_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "*" * LONG,
+        "\u2022" * LONG,
+        "word " * 30 + "." * LONG,
+        "word " * 30 + "," * LONG,
+        "." + '"' * LONG,
+        "-" * LONG,
+        "a. " * LONG,
+        "the " + "a-" * LONG,
+        "&" * LONG,
+        "&#" + "9" * LONG + ";",
+    ],
+    ids=lambda text: f"{text[:2]}{text[-3:]}",
+)
+def test_text_steps_take_time_in_proportion_to_the_text(text):
+    """Where the time grew with the square of the length, each of these took minutes: 60,000 asterisks took 23 s."""
+    vocabulary = FeatureVocabulary()
+    vocabulary.add(text)
+    cleaned = clean_text(text)
+    assert sum(map(len, sentences(cleaned))) <= len(cleaned)
+    assert pick(f"The strap is great! {text}", {"strap": 1.0}).text == "The strap is great!"
+
+
+def test_bullets_end_sentences_and_short_forms_do_not():
+    text = "It is soft *** it is wide. Made by Mr. Smith and approx. ten others. \u2022 So am I. It* is *good*."
+    assert sentences(text) == [
+        "It is soft",
+        "it is wide.",
+        "Made by Mr. Smith and approx. ten others.",
+        "So am I.",
+        "It",
+        "is *good*.",
+    ]
+
+
 # ---- splits and candidates --------------------------------------------------------------------------------------
 
 
@@ -516,6 +556,25 @@ def test_load_dataset_and_builder_give_the_same_tables(tmp_path):
             assert built[split][:] == loaded[split][:]
     default = datasets.load_dataset(str(folder), cache_dir=cache)
     assert "explanation" in default["train"].column_names
+
+
+@pytest.mark.parametrize("table", SCHEMAS)
+def test_load_dataset_sees_that_a_folder_was_built_anew(tmp_path, table):
+    cache = str(tmp_path / "cache")
+    one, other = build(seed=1), build([*ROWS[:-1], ROWS[-1] | {"reviewText": "The neck is fine."}], seed=2)
+    expected = [{split: part for config, split, part in built.parts() if config == table} for built in (one, other)]
+
+    def loaded(folder):
+        return {
+            k: v.with_format("arrow")[:] for k, v in datasets.load_dataset(str(folder), table, cache_dir=cache).items()
+        }
+
+    folder = write_dataset(one, tmp_path / "a" / "data")
+    assert loaded(folder) == expected[0]
+    write_dataset(other, folder, overwrite=True)
+    assert loaded(folder) == expected[1]
+    namesake = write_dataset(one, tmp_path / "b" / "data")
+    assert loaded(namesake) == expected[0]
 
 
 def test_builder_cache_depends_on_every_field_and_on_content(tmp_path):

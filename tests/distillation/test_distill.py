@@ -665,7 +665,7 @@ def test_equal_texts_are_asked_once_and_rows_keep_their_place(tmp_path):
     assert info["flags"] == {"no_text": 3, "review_cut": 1}
     assert [row["review_row"] for row in rows] == list(range(7))
     assert (
-        rows[0] | {"review_row": 3} == rows[3]
+        rows[0] | {"review_row": 3, "user": "u3"} == rows[3]
         and rows[0]["user_preference"] == sentences("Nice lamp.")[3:].split("\n")[0]
     )
     assert rows[1]["user_preference"] is None and rows[1]["flags"] == ["no_text"]
@@ -987,7 +987,7 @@ def test_a_half_that_was_cut_does_not_become_training_data(tmp_path):
     assert rows[1]["item_attributes"] == "The item has a stu"
     skipped = Counter()
     found = read_rationales(tmp_path / "rationales.parquet", teacher="", prompt="", skipped=skipped)
-    halves = {row: (one["user_preference"], one["item_attributes"]) for row, one in found.items()}
+    halves = {one["review_row"]: (one["user_preference"], one["item_attributes"]) for one in found.values()}
     assert halves == {1: (A, None), 2: (A, None), 3: (A, B)}
     assert skipped == {"half_cut_off": 3, "empty_rationale": 1, "rationale_of_one_half": 2}
 

@@ -382,6 +382,26 @@ def test_audit_command_writes_reports_and_rationales_that_can_be_read_back(tmp_p
     assert "audit it without --apply" in capsys.readouterr().err
 
 
+@with_minilm
+def test_audit_command_finds_reviews_by_their_key_and_hands_it_on(tmp_path):
+    from dataset_builder.rationales import KEY_COLUMNS, review_key
+    from dataset_builder.reviews import read_reviews
+
+    reviews = tmp_path / "reviews.jsonl"
+    fields = {"reviewerID": "u", "asin": "i", "unixReviewTime": 1}
+    reviews.write_text(
+        "".join(json.dumps(fields | {"reviewText": text}) + "\n" for text in ("Nice.", REVIEW)), encoding="utf-8"
+    )
+    key = review_key(list(read_reviews(reviews, skipped=Counter()))[1])
+    given = tmp_path / "rationales.jsonl"
+    # Row 0 of the file they were written for is row 1 of this one.
+    given.write_text(json.dumps(row(0, "The user prefers wide straps.", "The item is a kettle.") | key._asdict()))
+    assert main([str(given), "--reviews", str(reviews), "--apply", "sentence"]) == 0
+    (audited,) = (json.loads(line) for line in (tmp_path / "audited.jsonl").read_text(encoding="utf-8").splitlines())
+    assert [audited[column] for column in KEY_COLUMNS] == list(key)
+    assert audited["item_attributes"] in REVIEW
+
+
 def test_audit_command_names_what_is_missing(tmp_path, capsys):
     assert main([str(tmp_path), "--reviews", "none.csv"]) == 2
     assert "no rationales.parquet or rationales.jsonl" in capsys.readouterr().err
