@@ -17,6 +17,24 @@ from rdrec.errors import UserError
 from rdrec.tasks.data import TaskData
 
 
+def kind_of(name: str, revision: str | None = None) -> str:
+    """What a folder or repo holds: "t5", "rdrec" or "adapters"; errors as in `load_pretrained`."""
+    adapter, stored = _stored(name, revision)
+    return "adapters" if adapter is not None else stored.get("model_type")
+
+
+def _stored(name: str, revision: str | None) -> tuple[str | None, dict | None]:
+    """The file of an adapter's configuration, or else the configuration of a checkpoint."""
+    try:
+        adapter = find_adapter_config_file(name, revision=revision)
+        return adapter, None if adapter else RDRecConfig.get_config_dict(name, revision=revision)[0]
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{name}: neither a folder here nor a checkpoint that can be had from the Hub: {reason}"
+        ) from error
+
+
 def load_pretrained(
     name: str, revision: str | None = None, max_whole_words: int | None = None
 ) -> tuple[RDRecForConditionalGeneration, RDRecTokenizer]:
@@ -33,14 +51,7 @@ def load_pretrained(
     UserError
         For a checkpoint that is neither T5 nor RDRec, is damaged, or is of another size.
     """
-    try:
-        adapter = find_adapter_config_file(name, revision=revision)
-        stored = None if adapter else RDRecConfig.get_config_dict(name, revision=revision)[0]
-    except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{name}: neither a folder here nor a checkpoint that can be had from the Hub: {reason}"
-        ) from error
+    adapter, stored = _stored(name, revision)
     if adapter is not None:
         over = json.loads(Path(adapter).read_text(encoding="utf-8"))
         base, _ = load_pretrained(over["base_model_name_or_path"], over.get("revision"), max_whole_words)

@@ -13,7 +13,7 @@ from dataset_builder.rationales import RATIONALE_TASKS
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration, RDRecTokenizer
 from modeling_rdrec.configuration_rdrec import FITTED_ON
 from modeling_rdrec.item_text import ItemText
-from rdrec.checkpoints.loading import check_same_catalog, load_pretrained
+from rdrec.checkpoints.loading import check_same_catalog, kind_of, load_pretrained
 from rdrec.errors import UserError
 from rdrec.tasks.data import TaskData
 from rdrec.tasks.vocabulary import train_tokenizer
@@ -38,37 +38,45 @@ def make_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
     UserError
         For a checkpoint of another size or kind, or an unknown key of `model_config`.
     """
+    kind = None  # of the checkpoint to start from
     if recipe.model_name_or_path is None:
         model, tokenizer = _new_model(recipe, data)
     else:
+        kind = kind_of(recipe.model_name_or_path, recipe.model_revision)
         model, tokenizer = load_pretrained(recipe.model_name_or_path, recipe.model_revision, recipe.max_whole_words)
         # Its weights belong to the ids of its own catalog.
         check_same_catalog(tokenizer, data, recipe.model_name_or_path, recipe.dataset)
     if tokenizer.catalog is None:
         tokenizer.set_catalog(**data.raw_ids)
     config = model.config
-    _check_goes_with(config, recipe, data)
+    _check_goes_with(config, recipe, data, kind)
     config.reference_padding, config.prior_weight = recipe.reference_padding, 0.0
     # What a checkpoint has seen once, it has seen.
     config.fit_on = min(config.fit_on, recipe.fit_on, key=FITTED_ON.__getitem__)
     tokenizer.transitions = None
-    _set_history(config, tokenizer, recipe)
+    _set_history(config, tokenizer, recipe, keeps=kind not in (None, "t5"))
     model.set_attn_implementation(recipe.attn_implementation)
-    if config.history == "decoder" and config.ids_are_pieces and recipe.lora_rank is None:
-        _compose_items(model, tokenizer, recipe, data)
     if recipe.lora_rank is not None:
         _add_adapters(model, recipe)
+    elif config.ids_are_pieces:
+        _compose_items(model, tokenizer, recipe, data)
     return model, tokenizer
 
 
-def _check_goes_with(config: RDRecConfig, recipe: Recipe, data: TaskData) -> None:
+def _check_goes_with(config: RDRecConfig, recipe: Recipe, data: TaskData, kind: str | None) -> None:
     """Refuse what would train to the end and then be of no use, or be asked in another way than it was trained."""
-    if data.protocol == "published" and recipe.history != "encoder" and not _starts_from_rdrec(recipe):
+    if data.protocol == "published" and recipe.history != "encoder" and kind in (None, "t5"):
         raise UserError(
             f"{recipe.dataset}: built under the published protocol, which is the paper's: give history encoder"
         )
     if recipe.lora_rank is None:
         return
+    if kind != "rdrec":
+        what = "a plain T5" if kind == "t5" else "adapters itself"
+        raise UserError(
+            f"lora_rank: {recipe.model_name_or_path} is {what}, which adapters cannot be loaded over: give an "
+            "RDRec checkpoint as model_name_or_path"
+        )
     # Adapters are saved without a configuration: those who load them get the base's.
     for name, default in (("history", config.history), ("max_history", config.max_history), ("fit_on", config.fit_on)):
         if getattr(recipe, name) not in (None, default):
@@ -77,16 +85,16 @@ def _check_goes_with(config: RDRecConfig, recipe: Recipe, data: TaskData) -> Non
             )
 
 
-def _set_history(config: RDRecConfig, tokenizer: RDRecTokenizer, recipe: Recipe) -> None:
-    """Where histories are read: as the recipe says, or as the checkpoint it starts from does."""
+def _set_history(config: RDRecConfig, tokenizer: RDRecTokenizer, recipe: Recipe, keeps: bool) -> None:
+    """Where histories are read: as the recipe says, or, with `keeps`, as the checkpoint it starts from does."""
     if recipe.history is not None:
         config.history = recipe.history
-    elif not _starts_from_rdrec(recipe):
+    elif not keeps:
         config.history = "decoder"
     in_decoder = config.history == "decoder"
     if recipe.max_history is not None:
         config.max_history = recipe.max_history
-    elif not _starts_from_rdrec(recipe):
+    elif not keeps:
         config.max_history = DECODER_HISTORY if in_decoder else ENCODER_HISTORY
     if in_decoder and recipe.reference_padding:
         raise UserError("reference_padding is the paper's way: it goes with history encoder")
@@ -98,13 +106,6 @@ def _set_history(config: RDRecConfig, tokenizer: RDRecTokenizer, recipe: Recipe)
         config.reads_users = not in_decoder or recipe.user_dropout < 1
     if recipe.prior_weight and not config.ids_are_pieces:
         raise UserError("prior_weight: counted transitions go with history decoder and ids_as_tokens: leave it out")
-
-
-def _starts_from_rdrec(recipe: Recipe) -> bool:
-    if recipe.model_name_or_path is None:
-        return False
-    stored, _ = RDRecConfig.get_config_dict(recipe.model_name_or_path, revision=recipe.model_revision)
-    return stored.get("model_type") == "rdrec"
 
 
 def _compose_items(model, tokenizer: RDRecTokenizer, recipe: Recipe, data: TaskData) -> None:
@@ -133,11 +134,6 @@ def _compose_items(model, tokenizer: RDRecTokenizer, recipe: Recipe, data: TaskD
 def _add_adapters(model: RDRecForConditionalGeneration, recipe: Recipe) -> None:
     """Freeze the weights but for soft prompts and whole words, and put adapters beside the attention's queries and
     values (LoRA, Hu et al., 2021); `save_pretrained` then writes the adapters alone."""
-    if not _starts_from_rdrec(recipe):
-        raise UserError(
-            f"lora_rank: {recipe.model_name_or_path} is a plain T5, which adapters cannot be loaded over: give an "
-            "RDRec checkpoint as model_name_or_path"
-        )
     model.add_adapter(
         LoraConfig(
             r=recipe.lora_rank,

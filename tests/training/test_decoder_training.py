@@ -21,7 +21,6 @@ from rdrec.evaluation.runner import Evaluation
 from rdrec.evaluation.settings import EvaluationSettings
 from rdrec.tasks.scores import hit_and_ndcg
 from rdrec.training.loop import train
-from rdrec.training.recipe import Recipe
 from rdrec.training.start import make_model
 from tests.conftest import ROOT, TINY_MODEL, TWO_PROCESSES
 
@@ -30,26 +29,9 @@ NO_DROPOUT = json.dumps({**json.loads(TINY_MODEL), "dropout_rate": 0.0})
 
 
 @pytest.fixture
-def recipe(sample_dir, tmp_path):
-    """Make a recipe of a few small steps; keyword arguments change it."""
-
-    def make(**changes):
-        settings = {
-            "dataset": str(sample_dir),
-            "output_dir": str(tmp_path / "run"),
-            "model_config": TINY_MODEL,
-            "ids_as_tokens": True,
-            "train_batch_size": 12,
-            "max_train_steps": 6,
-            "max_eval_samples": 8,
-            "eval_steps": 3,
-            "learning_rate": 0.002,
-            "logging_steps": 2,
-            "report_to": "none",
-        }
-        return Recipe(**{**settings, **changes})
-
-    return make
+def recipe(small_recipe):
+    """A recipe of a few small steps with histories in the decoder; keyword arguments change it."""
+    return lambda **changes: small_recipe(**{"ids_as_tokens": True, "eval_steps": 3, "learning_rate": 0.002, **changes})
 
 
 def weights(folder):
@@ -355,3 +337,14 @@ def test_a_finished_run_can_be_resumed(recipe, tmp_path):
     first = train(recipe())
     again = train(recipe(resume_from_checkpoint="last"))
     assert again.steps == first.steps == 6
+
+
+def test_a_run_starts_from_adapters_but_puts_none_over_them(recipe, tmp_path, tiny_checkpoint, sample_data):
+    adapters = tmp_path / "run"
+    train(recipe(model_name_or_path=str(tiny_checkpoint), model_config=None, lora_rank=2, max_train_steps=2))
+    assert (adapters / "adapter_config.json").is_file() and not (adapters / "config.json").exists()
+    again = {"model_name_or_path": str(adapters), "model_config": None, "output_dir": str(tmp_path / "next")}
+    model, _ = make_model(recipe(**again), sample_data)
+    assert model.config.history == "encoder"  # as the base of the adapters does, not as a new model would
+    with pytest.raises(UserError, match="is adapters itself, which adapters cannot be loaded over"):
+        make_model(recipe(lora_rank=2, **again), sample_data)
