@@ -327,8 +327,7 @@ class RDRecGenerationMixin:
             yield rows, states.last_hidden_state, mask
 
     def _prefix(self, trie, histories):
-        read = [row[max(0, len(row) - self.config.max_history) :] for row in histories]
-        return decoder_prefix(trie, read, self.config)
+        return decoder_prefix(trie, [row[-self.config.max_history :] for row in histories], self.config)
 
     def _roots(self, tokenizer, task: str, users, items, trie) -> Iterator:
         """For each batch of prompts: which, their decoder, and where in it answers begin (`items`: what is read)."""
@@ -339,7 +338,7 @@ class RDRecGenerationMixin:
                 decoder = TreeDecoder(self, states, mask, trie.longest)
                 yield rows, decoder, root_of(self, decoder)
             return
-        for rows, states, mask, prefix in self._encoded_histories(tokenizer, users, items, tokenizer.catalog_trie()):
+        for rows, states, mask, prefix in self._encoded_histories(tokenizer, users, items):
             decoder = TreeDecoder(self, states, mask, prefix.input_ids.shape[1] + trie.longest)
             yield rows, decoder, root_of(self, decoder, prefix)
 
@@ -354,10 +353,10 @@ class RDRecGenerationMixin:
             )
         return history[max(0, len(history) - read) :]
 
-    def _encoded_histories(self, tokenizer, users, histories, trie) -> Iterator:
+    def _encoded_histories(self, tokenizer, users, histories) -> Iterator:
         """Encoder states and decoder prefixes in batches of similar lengths; the history is in the decoder."""
-        order = _batches_by_length([len(row) for row in histories], self.config.prompt_length + 2)
-        for rows in order:
+        trie = tokenizer.catalog_trie()
+        for rows in _batches_by_length([len(row) for row in histories], self.config.prompt_length + 2):
             prefix = self._prefix(trie, [histories[row] for row in rows])
             texts = [fill(BARE["sequential"], users[row]) for row in rows]
             alike = len(set(texts)) == 1
@@ -371,9 +370,7 @@ class RDRecGenerationMixin:
         self, tokenizer, users, histories, trie, prior: bool
     ) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Log-probabilities of all items after each history, batch by batch; ids are pieces."""
-        for all_rows, states, mask, prefix in self._encoded_histories(
-            tokenizer, users, histories, tokenizer.catalog_trie()
-        ):
+        for all_rows, states, mask, prefix in self._encoded_histories(tokenizer, users, histories):
             read = self.decoder(
                 input_ids=prefix.input_ids.to(self.device),
                 encoder_hidden_states=states,

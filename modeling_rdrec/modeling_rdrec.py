@@ -86,16 +86,13 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
             with torch.no_grad():
                 self.shared.weight.copy_(own)
 
-    def _table(self) -> torch.Tensor:
-        """Token embeddings to compute with, `[vocab_size, d_model]`."""
-        return self.shared.weight if self.item_text is None else self.item_text.composed(self.shared.weight)
+    def _tokens(self, input_ids, table) -> torch.Tensor:
+        """Token embeddings, from `table` `[vocab_size, d_model]` where items are composed."""
+        return self.shared(input_ids) if table is None else F.embedding(input_ids, table)
 
     def _embed(self, input_ids, inputs_embeds, whole_word_ids, task_ids, table=None):
         """Input embeddings of the encoder, `[batch, prompt_length + length, d_model]` (without task ids: no prompt)."""
-        if inputs_embeds is None:
-            embeds = self.shared(input_ids) if table is None else F.embedding(input_ids, table)
-        else:
-            embeds = inputs_embeds
+        embeds = self._tokens(input_ids, table) if inputs_embeds is None else inputs_embeds
         if whole_word_ids is None:
             whole_word_ids = torch.zeros(embeds.shape[:2], dtype=torch.long, device=embeds.device)
         self._check_ids("whole_word_ids", whole_word_ids, self.config.max_whole_words)
@@ -216,7 +213,7 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
         A single prompt serves all rows of the decoder.
         """
         return_dict = kwargs.pop("return_dict", None)
-        table = None if self.item_text is None else self._table()
+        table = None if self.item_text is None else self.item_text.composed(self.shared.weight)
         if encoder_outputs is None:
             passed_on = {k: v for k, v in kwargs.items() if k in ("output_attentions", "output_hidden_states")}
             encoder_outputs, attention_mask = self.encode(
@@ -238,8 +235,9 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
             decoder_input_ids = None
 
         if target_places is not None:
-            decoder_inputs = {"input_ids": decoder_input_ids, "inputs_embeds": decoder_inputs_embeds}
-            states = self._states_at(target_places, decoder_inputs, encoder_outputs, attention_mask)
+            states = self._states_at(
+                target_places, decoder_input_ids, decoder_inputs_embeds, encoder_outputs, attention_mask
+            )
             targets = labels.flatten()[target_places]
             loss = self._loss(states, targets, table, negatives, num_classes)
             loss = loss / (len(target_places) if num_items_in_batch is None else num_items_in_batch)
@@ -267,23 +265,21 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
         return outputs if return_dict else outputs.to_tuple()
 
     def _decoder_embeds(self, input_ids, whole_word_ids, table):
-        embeds = self.shared(input_ids) if table is None else F.embedding(input_ids, table)
+        embeds = self._tokens(input_ids, table)
         if whole_word_ids is None:
             return embeds
         self._check_ids("decoder_whole_word_ids", whole_word_ids, self.config.max_whole_words)
         return embeds + self.whole_word_embeddings(whole_word_ids).to(embeds.dtype)
 
-    def _states_at(self, places, decoder_inputs, encoder_outputs, attention_mask) -> torch.Tensor:
+    def _states_at(self, places, input_ids, inputs_embeds, encoder_outputs, attention_mask) -> torch.Tensor:
         """The decoder's states at flattened places of its inputs, scaled for the head: `[places, d_model]`."""
-        given = (
-            decoder_inputs["input_ids"] if decoder_inputs["inputs_embeds"] is None else decoder_inputs["inputs_embeds"]
-        )
-        states = encoder_outputs[0]
-        if len(states) == 1 < len(given):
-            states = states.expand(len(given), -1, -1)
-            attention_mask = None if attention_mask is None else attention_mask.expand(len(given), -1)
+        rows, states = len(input_ids if inputs_embeds is None else inputs_embeds), encoder_outputs[0]
+        if len(states) == 1 < rows:
+            states = states.expand(rows, -1, -1)
+            attention_mask = None if attention_mask is None else attention_mask.expand(rows, -1)
         decoded = self.decoder(
-            **{name: value for name, value in decoder_inputs.items() if value is not None},
+            input_ids=input_ids,
+            inputs_embeds=inputs_embeds,
             encoder_hidden_states=states,
             encoder_attention_mask=self._four_dimensional(attention_mask),
             use_cache=False,

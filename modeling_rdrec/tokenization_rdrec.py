@@ -117,22 +117,27 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
             For a key that is no id, or that the catalog does not hold.
         """
         key = _plain(kind, key)
-        if isinstance(key, int) and (internal or self.catalog is None):
-            known = self.num_ids(kind)
-            if key < 1 or (known is not None and key > known):
-                span = "1 or more" if known is None else f"1..{known}"
-                raise ValueError(f"unknown {kind} {key}: internal ids of this checkpoint's catalog are {span}")
-            return key
+        found = self._find(kind, key, internal)
+        if found is not None:
+            return found
+        known = self.num_ids(kind)
+        if isinstance(key, int) and (internal or known is None):
+            span = "1 or more" if known is None else f"1..{known}"
+            raise ValueError(f"unknown {kind} {key}: internal ids of this checkpoint's catalog are {span}")
         if internal:
             raise ValueError(f"unknown {kind} {key!r}: internal ids are integers; leave out internal_ids for raw ids")
-        if self.catalog is None:
+        if known is None:
             raise ValueError(f"unknown {kind} {key!r}: this tokenizer has no {CATALOG_FILE}, give integer ids")
-        if str(key) not in self._ids[kind]:
-            mend = f"see {CATALOG_FILE}"
-            if isinstance(key, int) and 1 <= key <= len(self.catalog[kind]):
-                mend += "; internal_ids=True takes numbers as the catalog's own"
-            raise ValueError(f"unknown {kind} {key!r}: it is not in this checkpoint's catalog ({mend})")
-        return self._ids[kind][str(key)]
+        mend = f"see {CATALOG_FILE}"
+        if isinstance(key, int) and 1 <= key <= known:
+            mend += "; internal_ids=True takes numbers as the catalog's own"
+        raise ValueError(f"unknown {kind} {key!r}: it is not in this checkpoint's catalog ({mend})")
+
+    def _find(self, kind: str, key: str | int, internal: bool) -> int | None:
+        """The integer id that a plain key stands for, None where there is none."""
+        if internal or self.catalog is None:
+            return key if isinstance(key, int) and 1 <= key <= (self.num_ids(kind) or key) else None
+        return self._ids[kind].get(str(key))
 
     def to_ids(self, kind: str, keys: Iterable[Any], internal: bool = False) -> list[int]:
         """Integer ids of users or items; see `to_id`."""
@@ -140,10 +145,7 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
 
     def knows(self, kind: str, key: Any, internal: bool = False) -> bool:
         """Whether `to_id` finds a well-formed key."""
-        key = _plain(kind, key)
-        if internal or self.catalog is None:
-            return isinstance(key, int) and 1 <= key <= (self.num_ids(kind) or key)
-        return str(key) in self._ids[kind]
+        return self._find(kind, _plain(kind, key), internal) is not None
 
     def to_raw(self, kind: str, number: int) -> str:
         """Raw id of an integer id; the integer as text where there is no catalog."""
@@ -189,11 +191,11 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         """The pieces that each text is written with, each once: those that items' vectors are composed of
         (`item_pieces`), or, before these are chosen, all that are no item's own."""
         encoded = self(texts, add_special_tokens=False)["input_ids"] if texts else []
-        if self.item_pieces is not None:
+        if self.item_pieces is None:
+            known = set(range(len(self))) - {self.unk_token_id, *self.catalog_trie().token.tolist()}
+        else:
             known = set(self.item_pieces.tolist())
-            return [[piece for piece in dict.fromkeys(row) if piece in known] for row in encoded]
-        apart = {self.unk_token_id, *self.catalog_trie().token.tolist()}
-        return [[piece for piece in dict.fromkeys(row) if piece not in apart] for row in encoded]
+        return [[piece for piece in dict.fromkeys(row) if piece in known] for row in encoded]
 
     def with_items(self, raw_ids: list[str]) -> "RDRecTokenizer":
         """A tokenizer that knows these items too: a piece of the vocabulary for each, after all others.
@@ -206,9 +208,11 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         """
         if self.catalog is None or self.catalog_trie().longest > 2:
             raise ValueError("items are added to a catalog whose ids are pieces of the vocabulary: see ids_as_tokens")
-        for place, raw_id in enumerate(raw_ids):
-            if raw_id in self._ids["item"] or raw_id in raw_ids[:place]:
+        known = set(self._ids["item"])
+        for raw_id in raw_ids:
+            if raw_id in known:
                 raise ValueError(f"item {raw_id!r} is in the catalog already: give each new item once")
+            known.add(raw_id)
         backend = json.loads(self.backend_tokenizer.to_str())
         first = self.num_ids("item") + 1
         backend["model"]["vocab"] += [[f"▁{n}", -1.0] for n in range(first, first + len(raw_ids))]

@@ -95,21 +95,20 @@ def answer_items(
     settings = {"length_penalty": length_penalty, "prior": prior, "internal_ids": True}
     if model.config.history == "decoder":
         batch_size = max(batch_size, USERS_WITHOUT_BEAMS)
+    # Top-N is asked after what the model was fitted on, the sequential task after all before the target.
+    seen = cut if task == "sequential" or after_all else max(cut, FITTED_ON[model.config.fit_on])
     answers = []
     for chunk in _batches(rows, batch_size, task, progress):
         users = [row + 1 for row in chunk]
         targets = [int(data.sequences[row][-cut]) for row in chunk]
-        histories = [data.sequences[row][:-cut].tolist() for row in chunk]
-        if task == "topn":
-            lists = [_candidates(data, split, row, seed) for row in chunk]
+        histories = [data.sequences[row][:-seen].tolist() for row in chunk]
+        lists = [_candidates(data, split, row, seed) for row in chunk] if task == "topn" else histories
         if published:
-            ranked = _answer_published(model, tokenizer, task, users, histories if task == "sequential" else lists)
+            ranked = _answer_published(model, tokenizer, task, users, lists)
         elif task == "sequential":
             ranked = model.recommend(tokenizer, histories, user=users, k=RETURNED, exact=exact, **settings)
         else:
-            seen = max(cut, FITTED_ON[model.config.fit_on]) if not after_all else cut
-            read = [data.sequences[row][:-seen].tolist() for row in chunk]
-            read = read if model.config.history == "decoder" else None
+            read = histories if model.config.history == "decoder" else None
             ranked = model.rank(tokenizer, lists, history=read, user=users, **settings)
         for user, target, answer in zip(users, targets, ranked):
             rank = answer.items.index(target) + 1 if target in answer.items else None

@@ -79,10 +79,13 @@ class Collator:
             trie = self.tokenizer.catalog_trie()
             tokens, words, lengths = spell(trie, [rows[place].items for place in histories], self.config)
             ends = np.cumsum(lengths)[:-1]
-            for place, row_tokens, row_marks in zip(histories, np.split(tokens, ends), np.split(words, ends)):
+            for place, row_tokens in zip(histories, np.split(tokens, ends)):
                 labels[place] = row_tokens.tolist()
-                # The decoder's inputs are the targets moved up by one.
-                marks[place] = [0, *row_marks[:-1].tolist()]
+            if not self.config.ids_are_pieces:
+                for place, row_marks in zip(histories, np.split(words, ends)):
+                    # The decoder's inputs are the targets moved up by one.
+                    marks[place] = [0, *row_marks[:-1].tolist()]
+            choices = self._choices(trie, negatives)
         if self.reference_padding:
             # The other processes' rows matter to ours, by their length.
             longest = max(map(len, labels))
@@ -105,7 +108,7 @@ class Collator:
             if isinstance(rows[places[0]], HistoryRow):
                 for bucket in length_buckets([len(labels[i]) for i in places]):
                     chosen = [places[i] for i in bucket]
-                    groups.append((family, self._history_batch(rows, chosen, labels, marks, negatives)))
+                    groups.append((family, self._history_batch(rows, chosen, labels, marks) | choices))
                 continue
             prompts = self._encode([rows[i] for i in places])
             for bucket in length_buckets([len(ids) for ids in prompts["input_ids"]]):
@@ -114,27 +117,27 @@ class Collator:
                     {name: [column[i] for i in bucket] for name, column in prompts.items()}, return_tensors="pt"
                 )
                 batch["task_ids"] = torch.tensor([TASKS.index(rows[i].task) for i in chosen])
-                batch["labels"] = _padded([labels[i] for i in chosen])
-                batch["target_places"] = (batch["labels"].flatten() != -100).nonzero()[:, 0]
-                groups.append((family, dict(batch)))
+                groups.append((family, dict(batch) | _targets([labels[i] for i in chosen])))
         return {"groups": groups, "num_items": sum(map(len, labels))}
 
-    def _history_batch(self, rows, chosen, labels, marks, negatives) -> dict:
+    def _history_batch(self, rows, chosen, labels, marks) -> dict:
         prompts = [rows[i].prompt for i in chosen]
         prompts = prompts[:1] if len(set(prompts)) == 1 else prompts
         batch = dict(self.tokenizer(prompts, padding=True, return_tensors="pt"))
         batch["task_ids"] = torch.full((len(prompts),), TASKS.index("sequential"))
-        batch["labels"] = _padded([labels[i] for i in chosen])
-        batch["target_places"] = (batch["labels"].flatten() != -100).nonzero()[:, 0]
-        trie = self.tokenizer.catalog_trie()
-        if not self.config.ids_are_pieces:
+        if marks:
             batch["decoder_whole_word_ids"] = _padded([marks[i] for i in chosen], 0)
+        return batch | _targets([labels[i] for i in chosen])
+
+    def _choices(self, trie, negatives: np.ndarray | None) -> dict:
+        """What a step's history targets are told from, and among how many tokens they are."""
         classes = trie.vocabulary(None if self.config.ids_are_pieces else self.config.eos_token_id)[0]
-        batch["num_classes"] = len(classes)
         # Ids of several pieces are written with few tokens: then all of them are told apart.
         sampled = negatives is not None and self.config.ids_are_pieces
-        batch["negatives"] = torch.from_numpy(trie.spell(negatives)[0]) if sampled else classes
-        return batch
+        return {
+            "num_classes": len(classes),
+            "negatives": torch.from_numpy(trie.spell(negatives)[0]) if sampled else classes,
+        }
 
     def _encode(self, rows: Sequence[Row]) -> dict[str, list[list[int]]]:
         return dict(self.tokenizer([row.prompt for row in rows]))
@@ -167,6 +170,11 @@ def length_buckets(lengths: Sequence[int]) -> list[list[int]]:
         buckets.append(order[start[end] : end].tolist())
         end = start[end]
     return buckets[::-1]
+
+
+def _targets(labels: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    padded = _padded(labels)
+    return {"labels": padded, "target_places": (padded.flatten() != -100).nonzero()[:, 0]}
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int = -100) -> torch.Tensor:

@@ -10,6 +10,7 @@ import signal
 import time
 from collections import defaultdict
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,12 @@ def _check_resumable(checkpoint: Path, recipe: Recipe, data) -> None:
                 f"{checkpoint}: made with {key} {state['recipe'].get(key)!r}, now {value!r}: a run goes on with the "
                 "settings it began with; start another with --output_dir"
             )
+
+
+def _save_model(model, tokenizer, folder: Path) -> None:
+    with model.folded():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 class Window:
@@ -442,12 +449,15 @@ class Run:
 
     def _save_best(self) -> None:
         if self.accelerator.is_main_process:
-            replace_folder(self.output_dir / run_folder.BEST, self._save_model)
+            model = self.accelerator.unwrap_model(self.model)
+            replace_folder(self.output_dir / run_folder.BEST, partial(_save_model, model, self.tokenizer))
 
     def add_prior(self) -> None:
         """Count transitions beside the best model, choose their weight on validation, and save both."""
         recipe = self.recipe
         if not self.config.ids_are_pieces or recipe.prior_weight == 0 or recipe.lora_rank is not None:
+            return
+        if recipe.prior_weight is None and not self.validates:  # nothing is left to choose a weight by
             return
         if not self.accelerator.is_main_process:
             return
@@ -457,32 +467,21 @@ class Run:
         model, tokenizer = load_pretrained(str(best))
         model.to(self.accelerator.device).eval()
         count(tokenizer, self.data, recipe.fit_on)
-        if recipe.prior_weight is not None:
-            model.config.prior_weight, model.config.prior_offset = recipe.prior_weight, recipe.prior_offset
-        elif not self.validates:
-            return
+        config, measured = model.config, {}
+        if recipe.prior_weight is None:
+            measured = choose_prior(model, tokenizer, self.data, self.users)
         else:
-            self.prior = choose_prior(model, tokenizer, self.data, self.users)
-        self.config.prior_weight, self.config.prior_offset = model.config.prior_weight, model.config.prior_offset
-        if not model.config.prior_weight:
-            return
-        self.prior = {"weight": model.config.prior_weight, "offset": model.config.prior_offset, **(self.prior or {})}
-
-        def save(folder: Path) -> None:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-
-        replace_folder(best, save)
+            config.prior_weight, config.prior_offset = recipe.prior_weight, recipe.prior_offset
+        self.config.prior_weight, self.config.prior_offset = config.prior_weight, config.prior_offset
+        if config.prior_weight:
+            self.prior = {"weight": config.prior_weight, "offset": config.prior_offset, **measured}
+            replace_folder(best, partial(_save_model, model, tokenizer))
+        else:
+            self.prior = measured
 
     def _out_of_patience(self) -> bool:
         patience = self.recipe.early_stopping_patience
         return bool(patience) and self.progress.bad_validations >= patience
-
-    def _save_model(self, folder: Path) -> None:
-        model = self.accelerator.unwrap_model(self.model)
-        with model.folded():
-            model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
 
     def _save_last(self) -> None:
         """Save the whole state; every process writes its random state, the main one puts the folder in place."""

@@ -21,24 +21,9 @@ from tests.conftest import ROOT, TINY_MODEL, TWO_PROCESSES
 
 
 @pytest.fixture
-def recipe(sample_dir, tmp_path):
-    """Make a recipe of a few small steps; keyword arguments change it."""
-
-    def make(**changes):
-        settings = {
-            "dataset": str(sample_dir),
-            "output_dir": str(tmp_path / "run"),
-            "model_config": TINY_MODEL,
-            "history": "encoder",
-            "train_batch_size": 12,
-            "max_train_steps": 6,
-            "max_eval_samples": 8,
-            "logging_steps": 2,
-            "report_to": "none",
-        }
-        return Recipe(**{**settings, **changes})
-
-    return make
+def recipe(small_recipe):
+    """A recipe of a few small steps with the paper's way; keyword arguments change it."""
+    return lambda **changes: small_recipe(**{"history": "encoder", **changes})
 
 
 def weights(folder):
