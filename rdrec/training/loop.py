@@ -511,7 +511,7 @@ class Run:
             stopped_early=progress.step < self.total_steps,
             best_step=progress.best_step,
             best_validation_loss=progress.best_loss,
-            fit_on=self.recipe.fit_on,
+            fit_on=model.config.fit_on,
             metric_for_best_model="ndcg@10" if self.by_ranking else "loss",
             best_metric=progress.best,
             prior=self.prior,
