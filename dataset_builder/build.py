@@ -11,6 +11,7 @@ explanations.
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +22,10 @@ from rdrec.errors import DatasetError
 
 from .assemble import Interactions, Names, Settings, Texts, assemble
 from .explanations import FeatureVocabulary, pick
+from .extending import Known, read_known, settle
 from .fields import respelled
 from .files import describe
-from .ids import ITEM_ID_STREAM, USER_ID_STREAM, drawn_ids, first_appearance
+from .ids import ITEM_ID_STREAM, USER_ID_STREAM, continued_ids, first_appearance
 from .interactions import filter_interactions
 from .item_texts import read_item_text
 from .rationales import Identity, identity_in, read_rationales, reviews_distilled
@@ -35,15 +37,16 @@ from .tables import Tables
 def build_tables(
     reviews: ReviewSource,
     *,
-    domain: str,
-    protocol: str = "clean",
-    min_core: int = 5,
-    seed: int = 0,
-    num_negatives: int = 99,
+    domain: str | None = None,
+    protocol: str | None = None,
+    min_core: int | None = None,
+    seed: int | None = None,
+    num_negatives: int | None = None,
     rationales: str | Path | None = None,
     teacher: str = "unknown",
     prompt: str = "unknown",
     item_text: str | Path | None = None,
+    extend: str | Path | None = None,
     source: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> Tables:
@@ -54,15 +57,15 @@ def build_tables(
     reviews : path or callable
         A reviews file (see `reviews.py`), or a callable that returns a fresh iterator of rows in the same field names.
     domain : str
-        Name of the dataset, for its card.
-    protocol : {"clean", "published"}
+        Name of the dataset, for its card; may be left out where another dataset is extended.
+    protocol : {"clean", "published"}, default "clean"
         `clean` draws ids at random and keeps texts of held-out interactions out of training; `published` does what the
         paper measured: ids by first appearance, texts split 8:1:1 whatever they belong to.
-    min_core : int
+    min_core : int, default 5
         Interactions that each user and each item must have.
-    seed : int
+    seed : int, default 0
         Of ids, text split and candidates.
-    num_negatives : int
+    num_negatives : int, default 99
         Negatives a user in each candidates split.
     rationales : path, optional
         Distilled rationales (see `rationales.py`), joined on what makes the review: user, item and text; in files
@@ -71,6 +74,10 @@ def build_tables(
         Provenance of rationales that do not name their own.
     item_text : path, optional
         `ASIN a few words` lines for the catalog.
+    extend : path, optional
+        An earlier build, folder or dataset repo. Its users and items keep their ids and stay, however few interactions
+        they have; new ones follow. Its protocol, seed, min_core and num_negatives stay. What it holds and the reviews
+        no longer do (purchases, their texts, texts of the catalog) is kept as it was; ties in time keep its order.
     source : dict, optional
         What to record as the origin; names and hashes of the files read when not given. Who gives it knows its rows:
         `build_info.json` then has no notes on how they were understood.
@@ -86,9 +93,14 @@ def build_tables(
     DatasetError
         Input that cannot be used; the message says what, where and how to mend it.
     """
-    settings = Settings(domain, protocol, seed, num_negatives, min_core)
+    known = read_known(extend) if extend is not None else Known()
+    domain = domain or known.info.get("domain")
+    if domain is None:
+        raise DatasetError("--domain: missing; give the dataset a name")
+    given_settings = {"protocol": protocol, "seed": seed, "num_negatives": num_negatives, "min_core": min_core}
+    settings = Settings(domain, **settle(given_settings, known, extend))
     skipped: Counter[str] = Counter()
-    texts_of_items = read_item_text(item_text) if item_text is not None else {}
+    texts_of_items = known.item_texts | (read_item_text(item_text) if item_text is not None else {})
     given = (
         read_rationales(rationales, teacher=teacher, prompt=prompt, skipped=skipped) if rationales is not None else {}
     )
@@ -96,37 +108,51 @@ def build_tables(
     if source is None:
         source = _source(reviews, rationales, item_text)
 
-    bought = _read_purchases(reviews, skipped, progress)
+    bought = _read_purchases(reviews, skipped, progress, known)
+    n_reviews = len(bought.rows)
     if notes is not None:
         notes["time"] = bought.time_note()
-    n_rows = len(bought.rows) + sum(skipped[reason] for reason in ROW_SKIPS)
+    n_rows = n_reviews + sum(skipped[reason] for reason in ROW_SKIPS)
     by_row = [identity for identity in given if isinstance(identity, int)]
     if by_row:
-        _check_rows(rationales, by_row, n_rows, len(bought.rows))
+        _check_rows(rationales, by_row, n_rows, n_reviews)
     if by_row and notes is not None:
         notes["rationales"] = (
             f"{len(by_row):,} of {len(given):,} joined by review_row alone, which is right only for the very file of "
             "reviews they were written for"
         )
-    kept = filter_interactions(bought.users, bought.items, bought.timestamps, min_core, skipped)
-    kept, interactions, raw_users, raw_items = _give_ids(bought, kept, settings)
+    bought = _with_known(bought, known)
+    if notes is not None:
+        notes |= _kept_notes(bought, known, has_rationales=rationales is not None)
+    known_ids = (len(known.raw_users), len(known.raw_items))
+    kept = filter_interactions(bought.users, bought.items, bought.timestamps, settings.min_core, skipped, known_ids)
+    kept, interactions, raw_users, raw_items = _give_ids(bought, kept, known_ids, settings)
 
-    position_of_row = np.full(int(bought.rows[-1]) + 1, -1)
-    position_of_row[bought.rows[kept]] = np.arange(len(kept))
+    rows = bought.rows[kept]
+    position_of_row = np.full(int(bought.rows.max()) + 1, -1)
+    position_of_row[rows[rows != NO_ROW]] = np.flatnonzero(rows != NO_ROW)
     is_training = leave_one_out(interactions.lengths) == TRAIN
-    features = _count_features(_read(reviews, "counting features", progress, bought), position_of_row, is_training)
-    kept_reviews = _read(reviews, "choosing explanations", progress, bought)
-    texts = _choose_explanations(kept_reviews, position_of_row, features, given, skipped)
+    features = _count_features(_read(reviews, "counting features", progress, n_reviews), position_of_row, is_training)
+    kept_reviews = _read(reviews, "choosing explanations", progress, n_reviews)
+    found = known.texts_at(interactions, rows == NO_ROW)
+    texts = _choose_explanations(kept_reviews, position_of_row, features, given, skipped, found)
+    texts = replace(texts, trained=known.trained_at(interactions)[texts.positions])
 
     names = Names(raw_users, raw_items, [texts_of_items.get(raw) for raw in raw_items])
-    return assemble(interactions, names, texts, settings, source=source, skipped=skipped, notes=notes)
+    return assemble(
+        interactions, names, texts, settings, source=source, skipped=skipped, notes=notes, extends=known.record()
+    )
+
+
+NO_ROW = -1  # of a purchase that stands in the dataset that is extended, and no longer in the reviews file
 
 
 class _Purchases(NamedTuple):
     """Who bought what when, in the order of the reviews file.
 
-    `users`, `items` (codes from 0 by first appearance), `timestamps` (Unix seconds) and `rows` (of the file, from 0)
-    are int64 [n]; `raw_users` and `raw_items` are the raw ids by code; `times` says what each time column is in.
+    `users`, `items` (codes from 0: the known ones, then by first appearance), `timestamps` (Unix seconds) and `rows`
+    (of the file, from 0) are int64 [n]; `raw_users` and `raw_items` are the raw ids by code; `times` says what each
+    time column is in.
     """
 
     users: np.ndarray
@@ -145,9 +171,9 @@ class _Purchases(NamedTuple):
         return f"{read}, from {first} to {last}"
 
 
-def _read_purchases(reviews: ReviewSource, skipped: Counter[str], progress: bool) -> _Purchases:
-    user_codes: dict[str, int] = {}
-    item_codes: dict[str, int] = {}
+def _read_purchases(reviews: ReviewSource, skipped: Counter[str], progress: bool, known: Known) -> _Purchases:
+    user_codes = {raw: code for code, raw in enumerate(known.raw_users)}
+    item_codes = {raw: code for code, raw in enumerate(known.raw_items)}
     users, items, timestamps, rows = array("q"), array("q"), array("q"), array("q")
     times: dict[str, str] = {}
     found = read_reviews(reviews, skipped=skipped, times=times)
@@ -156,22 +182,56 @@ def _read_purchases(reviews: ReviewSource, skipped: Counter[str], progress: bool
         items.append(item_codes.setdefault(review.item, len(item_codes)))
         timestamps.append(review.timestamp)
         rows.append(review.row)
-    user_column, raw_users = _one_code_an_id(users, user_codes)
-    item_column, raw_items = _one_code_an_id(items, item_codes)
+    user_column, raw_users = _one_code_an_id(users, user_codes, len(known.raw_users))
+    item_column, raw_items = _one_code_an_id(items, item_codes, len(known.raw_items))
     return _Purchases(user_column, item_column, np.asarray(timestamps), np.asarray(rows), raw_users, raw_items, times)
 
 
-def _one_code_an_id(column: array, codes: dict[str, int]) -> tuple[np.ndarray, list[str]]:
-    """Codes as an array, where a number written in two ways has one code, and the raw ids by code."""
+def _one_code_an_id(column: array, codes: dict[str, int], known: int) -> tuple[np.ndarray, list[str]]:
+    """Codes as an array, where a number written in two ways has one code (a known one where there is one), and the raw
+    ids by code."""
     names = list(codes)
     of_code = np.arange(len(names))
-    for name, whole in respelled(names).items():
-        of_code[codes[name]] = codes[whole]
+    same = respelled(names)
+    standing = {whole: name for name, whole in same.items() if codes[name] < known}
+    for name, whole in same.items():
+        of_code[[codes[name], codes[whole]]] = codes[standing.get(whole, whole)]
     return of_code[np.asarray(column)], names
 
 
+def _with_known(bought: _Purchases, known: Known) -> _Purchases:
+    """The purchases of the extended dataset in their order, as the file has them or, where it lacks them, as they were;
+    then those that are new, in the order of the file."""
+    width = len(bought.raw_items)
+    pairs, known_pairs = bought.users * width + bought.items, known.users * width + known.items
+    in_order = np.argsort(known_pairs, kind="stable")
+    found = np.searchsorted(known_pairs, pairs, sorter=in_order)
+    is_known = np.isin(pairs, known_pairs)
+    place = len(known_pairs) + np.arange(len(pairs))
+    place[is_known] = in_order[found[is_known]]
+    lost = np.flatnonzero(~np.isin(known_pairs, pairs))
+    order = np.argsort(np.concatenate([place, lost]), kind="stable")
+    return bought._replace(
+        users=np.concatenate([bought.users, known.users[lost]])[order],
+        items=np.concatenate([bought.items, known.items[lost]])[order],
+        timestamps=np.concatenate([bought.timestamps, known.timestamps[lost]])[order],
+        rows=np.concatenate([bought.rows, np.full(len(lost), NO_ROW)])[order],
+    )
+
+
+def _kept_notes(bought: _Purchases, known: Known, has_rationales: bool) -> dict[str, str]:
+    """What the new input lacks of the extended dataset, by topic."""
+    notes = {}
+    if lost := int((bought.rows == NO_ROW).sum()):
+        notes["kept"] = f"{lost:,} interactions that the reviews no longer hold stay as they were"
+    before = sum(known.info["counts"]["with_rationale"].values()) if known.info else 0
+    if before and not has_rationales:
+        notes["rationales"] = f"none given, where the extended dataset has {before:,}: give --rationales to have them"
+    return notes
+
+
 def _give_ids(
-    bought: _Purchases, kept: np.ndarray, settings: Settings
+    bought: _Purchases, kept: np.ndarray, known_ids: tuple[int, int], settings: Settings
 ) -> tuple[np.ndarray, Interactions, list[str], list[str]]:
     """Number users and items, and put the kept purchases in the order of the users' ids.
 
@@ -180,14 +240,15 @@ def _give_ids(
     """
     user_numbers, user_values = first_appearance(bought.users[kept])
     item_numbers, item_values = first_appearance(bought.items[kept])
-    user_ids = drawn_ids(len(user_values), settings.protocol, settings.seed, USER_ID_STREAM)
-    item_ids = drawn_ids(len(item_values), settings.protocol, settings.seed, ITEM_ID_STREAM)
+    drawing = settings.protocol, settings.seed
+    user_ids = continued_ids(user_values, known_ids[0], *drawing, USER_ID_STREAM)
+    item_ids = continued_ids(item_values, known_ids[1], *drawing, ITEM_ID_STREAM)
     order = np.argsort(user_ids[user_numbers], kind="stable")
     kept = kept[order]
     lengths = np.bincount(user_ids[user_numbers] - 1)
     interactions = Interactions(item_ids[item_numbers[order]], lengths, bought.timestamps[kept])
-    raw_users = _by_id(bought.raw_users, user_values, user_ids)
-    raw_items = _by_id(bought.raw_items, item_values, item_ids)
+    raw_users = _by_id(bought.raw_users, known_ids[0], user_values, user_ids)
+    raw_items = _by_id(bought.raw_items, known_ids[1], item_values, item_ids)
     return kept, interactions, raw_users, raw_items
 
 
@@ -224,9 +285,9 @@ def _choose_explanations(
     features: dict[str, float],
     given: dict[Identity, dict[str, Any]],
     skipped: Counter[str],
+    found: dict[int, dict[str, Any]],
 ) -> Texts:
-    """An explanation of each kept review that has one, with its rationale."""
-    found: dict[int, dict[str, Any]] = {}
+    """An explanation of each kept review that has one, with its rationale; those `found` already, by position, stay."""
     met: set[Identity] = set()  # rationales whose review is in the file
     used: set[Identity] = set()
     for review in reviews:
@@ -252,15 +313,15 @@ def _choose_explanations(
     return Texts([found[position] for position in positions.tolist()], positions)
 
 
-def _read(reviews: ReviewSource, what: str, progress: bool, bought: _Purchases) -> Iterator[Review]:
+def _read(reviews: ReviewSource, what: str, progress: bool, n_reviews: int) -> Iterator[Review]:
     """The reviews once more; what is skipped was counted by the first reading."""
     found = read_reviews(reviews, skipped=Counter())
-    return tqdm(found, desc=what, unit=" rows", total=len(bought.rows), disable=not progress)
+    return tqdm(found, desc=what, unit=" rows", total=n_reviews, disable=not progress)
 
 
-def _by_id(names: list[str], values: np.ndarray, ids: np.ndarray) -> list[str]:
-    """Raw ids in the order of the integer ids: number i stands for code values[i] and has the id ids[i]."""
-    return [names[code] for code in values[np.argsort(ids)].tolist()]
+def _by_id(names: list[str], known: int, values: np.ndarray, ids: np.ndarray) -> list[str]:
+    """Raw ids in the order of the integer ids: those known before, then the codes values[i] by their ids[i]."""
+    return names[:known] + [names[code] for code in values[np.argsort(ids)].tolist() if code >= known]
 
 
 def _source(reviews: ReviewSource, rationales: str | Path | None, item_text: str | Path | None) -> dict[str, Any]:

@@ -32,12 +32,13 @@ def first_interactions(users: np.ndarray, items: np.ndarray, timestamps: np.ndar
     return np.sort(order[first])
 
 
-def core(users: np.ndarray, items: np.ndarray, user_min: int, item_min: int) -> np.ndarray:
+def core(users: np.ndarray, items: np.ndarray, user_min: int | np.ndarray, item_min: int | np.ndarray) -> np.ndarray:
     """Mask of the largest set in which each user has `user_min` interactions and each item `item_min` (a fixed point).
 
     Parameters
     ----------
     users, items : int64 arrays of shape [n]
+    user_min, item_min : int, or int64 arrays of shape [n]: for each interaction that of its user, of its item
 
     Returns
     -------
@@ -54,10 +55,16 @@ def core(users: np.ndarray, items: np.ndarray, user_min: int, item_min: int) -> 
 
 
 def filter_interactions(
-    users: np.ndarray, items: np.ndarray, timestamps: np.ndarray, min_core: int, skipped: Counter[str]
+    users: np.ndarray,
+    items: np.ndarray,
+    timestamps: np.ndarray,
+    min_core: int,
+    skipped: Counter[str],
+    known: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
     """Positions that stay, each user's oldest first (ties in time: the order of the file), users by first appearance.
 
+    Users and items with codes below `known` (of users, of items) stay however few interactions they have.
     Counts `duplicate_interaction`, `below_core` and, for a core under 3, `user_under_3_interactions` in `skipped`.
 
     Raises
@@ -69,11 +76,12 @@ def filter_interactions(
         raise DatasetError(f"--min_core {min_core}: must be 1 or more")
     kept = first_interactions(users, items, timestamps)
     skipped["duplicate_interaction"] += len(users) - len(kept)
-    in_core = core(users[kept], items[kept], min_core, min_core)
+    new_users, new_items = users >= known[0], items >= known[1]
+    in_core = core(users[kept], items[kept], min_core * new_users[kept], min_core * new_items[kept])
     skipped["below_core"] += int((~in_core).sum())
     kept = kept[in_core]
     if min_core < LEAVE_ONE_OUT:
-        long_enough = core(users[kept], items[kept], LEAVE_ONE_OUT, min_core)
+        long_enough = core(users[kept], items[kept], LEAVE_ONE_OUT * new_users[kept], min_core * new_items[kept])
         skipped["user_under_3_interactions"] += int((~long_enough).sum())
         kept = kept[long_enough]
     if not len(kept):
