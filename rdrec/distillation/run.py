@@ -78,7 +78,7 @@ LOOK_GROUP = 4_000  # rows that the policy looks at together, and whose re-asks 
 def distill(
     settings: Settings, *, reviews: ReviewSource | None = None, ask: Teacher | None = None, progress: bool = True
 ) -> dict[str, Any]:
-    """Distil reviews; go on where an earlier run in the same folder stopped.
+    """Distil reviews; go on where an earlier run in the same folder stopped, also over a refreshed file of reviews.
 
     Parameters
     ----------
@@ -214,7 +214,9 @@ class _Run:
         self.texts, first, self.text_of_review = np.unique(keys, return_index=True, return_inverse=True)
         no_text = bool(len(self.texts)) and self.texts[0] == 0
         self.total = len(self.texts) - int(no_text)
-        self._compare(
+        # Which reviews they are changes no answer: a refreshed file goes on with those that it shares with the last.
+        self.of_reviews = {"max_reviews": self.settings.max_reviews, "reviews_sha256": digest}
+        are_others = self._compare(
             {
                 "prompt": self.prompt.name,
                 "prompt_sha256": self.prompt.sha256,
@@ -223,8 +225,6 @@ class _Run:
                 "seed": self.settings.seed,
                 "guided": self.settings.guided != "off" and self.prompt.schema is not None,
                 "max_review_chars": self.settings.max_review_chars,
-                "max_reviews": self.settings.max_reviews,
-                "reviews_sha256": digest,
             }
         )
         self.offset_of_text = self._journaled()
@@ -233,6 +233,10 @@ class _Run:
         if no_text:
             self.to_ask[first[0]] = False
         self.missing = int(self.to_ask.sum())
+        if are_others:
+            known = self.total - self.missing
+            note = f"other reviews than this folder began with: {known:,} of {self.total:,} texts are answered already"
+            tqdm.write(f"note: {note}", file=sys.stderr)
 
     def _read_texts(self) -> tuple[np.ndarray, str]:
         """Each review's key (0: no text) as uint64, and a hash of them all."""
@@ -259,17 +263,20 @@ class _Run:
         offsets[place[known]] = np.frombuffer(self.journal.offsets, dtype=np.int64)[known]
         return offsets
 
-    def _compare(self, now: dict[str, Any]) -> None:
+    def _compare(self, now: dict[str, Any]) -> bool:
+        """Refuse other settings than the journal's, or begin one; whether it was begun with other reviews."""
         if self.journal.header is None:
-            self.journal.begin(now)
-            return
+            self.journal.begin(now | self.of_reviews)
+            return False
         before = self.journal.header["settings"]
         for name, value in now.items():
             if before.get(name) == value:
                 continue
-            what = {"prompt_sha256": "the text of the prompt", "reviews_sha256": "the reviews"}.get(name)
-            change = f"{what} changed" if what else f"{name} was {before.get(name)!r} and is now {value!r}"
+            change = f"{name} was {before.get(name)!r} and is now {value!r}"
+            if name == "prompt_sha256":
+                change = "the text of the prompt changed"
             raise UserError(f"{self.folder}: begun under other settings: {change}; name another --output")
+        return any(before.get(name) != value for name, value in self.of_reviews.items())
 
     # ---- asking ----
 
@@ -337,7 +344,7 @@ class _Run:
 
     def _info(self, counts: "_Counts") -> dict[str, Any]:
         info = {
-            "settings": self.journal.header["settings"] | {"model": self._teacher()},
+            "settings": self.journal.header["settings"] | {"model": self._teacher()} | self.of_reviews,
             "counts": {"reviews": counts.reviews, "texts": self.total, "with_rationale": counts.rationales},
             "flags": dict(sorted(counts.flags.items())),
             "skipped": dict(sorted(self.skipped.items())),

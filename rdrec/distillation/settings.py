@@ -18,7 +18,9 @@ class Settings:
 
     reviews: str = _flag("Reviews file: Amazon 2014, 2018 or 2023, JSON lines or CSV, plain, .gz or .zip.")
     endpoint: list[str] = _flag("URL of each server with an OpenAI-style chat endpoint, e.g. http://127.0.0.1:8080")
-    output: str = _flag("Folder for the journal and rationales.parquet; the same folder again goes on.")
+    output: str = _flag(
+        "Folder for the journal and rationales.parquet; the same folder again goes on, asking new texts only."
+    )
 
     prompt: str = _flag("grounded, published, or a prompt file.", default="grounded")
     model: str | None = _flag("Name of the model, as the server knows it; default: what the server says.", default=None)
