@@ -109,31 +109,30 @@ def build_tables(
         source = _source(reviews, rationales, item_text)
 
     bought = _read_purchases(reviews, skipped, progress, known)
-    n_reviews = len(bought.rows)
     if notes is not None:
         notes["time"] = bought.time_note()
-    n_rows = n_reviews + sum(skipped[reason] for reason in ROW_SKIPS)
+    n_rows = len(bought.rows) + sum(skipped[reason] for reason in ROW_SKIPS)
     by_row = [identity for identity in given if isinstance(identity, int)]
     if by_row:
-        _check_rows(rationales, by_row, n_rows, n_reviews)
+        _check_rows(rationales, by_row, n_rows, len(bought.rows))
     if by_row and notes is not None:
         notes["rationales"] = (
             f"{len(by_row):,} of {len(given):,} joined by review_row alone, which is right only for the very file of "
             "reviews they were written for"
         )
-    bought = _with_known(bought, known)
+    every = _with_known(bought, known)
     if notes is not None:
-        notes |= _kept_notes(bought, known, has_rationales=rationales is not None)
+        notes |= _kept_notes(every, known, has_rationales=rationales is not None)
     known_ids = (len(known.raw_users), len(known.raw_items))
-    kept = filter_interactions(bought.users, bought.items, bought.timestamps, settings.min_core, skipped, known_ids)
-    kept, interactions, raw_users, raw_items = _give_ids(bought, kept, known_ids, settings)
+    kept = filter_interactions(every.users, every.items, every.timestamps, settings.min_core, skipped, known_ids)
+    kept, interactions, raw_users, raw_items = _give_ids(every, kept, known_ids, settings)
 
-    rows = bought.rows[kept]
-    position_of_row = np.full(int(bought.rows.max()) + 1, -1)
+    rows = every.rows[kept]
+    position_of_row = np.full(int(bought.rows[-1]) + 1, -1)
     position_of_row[rows[rows != NO_ROW]] = np.flatnonzero(rows != NO_ROW)
     is_training = leave_one_out(interactions.lengths) == TRAIN
-    features = _count_features(_read(reviews, "counting features", progress, n_reviews), position_of_row, is_training)
-    kept_reviews = _read(reviews, "choosing explanations", progress, n_reviews)
+    features = _count_features(_read(reviews, "counting features", progress, bought), position_of_row, is_training)
+    kept_reviews = _read(reviews, "choosing explanations", progress, bought)
     found = known.texts_at(interactions, rows == NO_ROW)
     texts = _choose_explanations(kept_reviews, position_of_row, features, given, skipped, found)
     texts = replace(texts, trained=known.trained_at(interactions)[texts.positions])
@@ -313,10 +312,10 @@ def _choose_explanations(
     return Texts([found[position] for position in positions.tolist()], positions)
 
 
-def _read(reviews: ReviewSource, what: str, progress: bool, n_reviews: int) -> Iterator[Review]:
+def _read(reviews: ReviewSource, what: str, progress: bool, bought: _Purchases) -> Iterator[Review]:
     """The reviews once more; what is skipped was counted by the first reading."""
     found = read_reviews(reviews, skipped=Counter())
-    return tqdm(found, desc=what, unit=" rows", total=n_reviews, disable=not progress)
+    return tqdm(found, desc=what, unit=" rows", total=len(bought.rows), disable=not progress)
 
 
 def _by_id(names: list[str], known: int, values: np.ndarray, ids: np.ndarray) -> list[str]:

@@ -135,12 +135,12 @@ def settle(given: dict[str, Any], known: Known, where: str | Path | None) -> dic
     DatasetError
         One is given that the extended dataset, which is at `where`, was not built with.
     """
-    settled = {}
+    if not known.info:
+        return {name: DEFAULTS[name] if value is None else value for name, value in given.items()}
+    before = {name: known.info.get(name, DEFAULTS[name]) for name in given}
     for name, value in given.items():
-        before = known.info.get(name) if known.info else None
-        if None not in (value, before) and value != before:
+        if value not in (None, before[name]):
             raise DatasetError(
-                f"--{name} {value}: {where} was built with {before}, which extending keeps; leave it out"
+                f"--{name} {value}: {where} was built with {before[name]}, which extending keeps; leave it out"
             )
-        settled[name] = next(one for one in (value, before, DEFAULTS[name]) if one is not None)
-    return settled
+    return before
