@@ -10,7 +10,8 @@ explanations.
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +21,15 @@ from tqdm import tqdm
 from rdrec.errors import DatasetError
 
 from .assemble import Interactions, Names, Settings, Texts, assemble
+from .columns import Chosen, told
 from .explanations import FeatureVocabulary, pick
 from .fields import respelled
 from .files import describe
 from .ids import ITEM_ID_STREAM, USER_ID_STREAM, drawn_ids, first_appearance
 from .interactions import filter_interactions
-from .item_texts import read_item_text
+from .item_texts import read_item_text, read_items
 from .rationales import Identity, identity_in, read_rationales, reviews_distilled
-from .reviews import ROW_SKIPS, Review, ReviewSource, read_reviews
+from .reviews import RATING_SKIPS, ROW_SKIPS, Review, ReviewSource, read_reviews
 from .splits import TRAIN, leave_one_out
 from .tables import Tables
 
@@ -44,6 +46,11 @@ def build_tables(
     teacher: str = "unknown",
     prompt: str = "unknown",
     item_text: str | Path | None = None,
+    items: str | Path | None = None,
+    item_columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    min_rating: float | None = None,
+    keep_repeats: bool = False,
     source: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> Tables:
@@ -52,7 +59,7 @@ def build_tables(
     Parameters
     ----------
     reviews : path or callable
-        A reviews file (see `reviews.py`), or a callable that returns a fresh iterator of rows in the same field names.
+        A file or folder of reviews (see `rows.py`), or a callable that returns a fresh iterator of rows (dicts).
     domain : str
         Name of the dataset, for its card.
     protocol : {"clean", "published"}
@@ -71,6 +78,14 @@ def build_tables(
         Provenance of rationales that do not name their own.
     item_text : path, optional
         `ASIN a few words` lines for the catalog.
+    items : path, optional
+        A file of items with titles and metadata for the catalog's texts (see `item_texts.py`), in place of `item_text`.
+    columns, item_columns : mapping of str to str, optional
+        By role, which column of the reviews and of `items` it is; what is not named is guessed.
+    min_rating : float, optional
+        Reviews with a lower rating, or with none, are left out.
+    keep_repeats : bool
+        Keep all purchases of an item by a user, not only the first.
     source : dict, optional
         What to record as the origin; names and hashes of the files read when not given. Who gives it knows its rows:
         `build_info.json` then has no notes on how they were understood.
@@ -87,6 +102,9 @@ def build_tables(
         Input that cannot be used; the message says what, where and how to mend it.
     """
     settings = Settings(domain, protocol, seed, num_negatives, min_core)
+    if items is not None and item_text is not None:
+        raise DatasetError("--items and --item_text are both given; give one of them")
+    read = partial(read_reviews, reviews, columns=columns, min_rating=min_rating)
     skipped: Counter[str] = Counter()
     texts_of_items = read_item_text(item_text) if item_text is not None else {}
     given = (
@@ -94,28 +112,42 @@ def build_tables(
     )
     notes: dict[str, str] | None = {} if source is None else None
     if source is None:
-        source = _source(reviews, rationales, item_text)
+        source = _source(reviews, rationales=rationales, item_text=item_text, items=items)
 
-    bought = _read_purchases(reviews, skipped, progress)
+    bought = _read_purchases(read, skipped, progress)
     if notes is not None:
+        notes["columns"] = told(bought.columns)
         notes["time"] = bought.time_note()
+        if min_rating is not None:
+            notes["min_rating"] = f"{min_rating:g}"
+        if keep_repeats:
+            notes["repeats"] = "kept"
     n_rows = len(bought.rows) + sum(skipped[reason] for reason in ROW_SKIPS)
     by_row = [identity for identity in given if isinstance(identity, int)]
     if by_row:
-        _check_rows(rationales, by_row, n_rows, len(bought.rows))
+        _check_rows(rationales, by_row, n_rows, len(bought.rows) + sum(skipped[reason] for reason in RATING_SKIPS))
     if by_row and notes is not None:
         notes["rationales"] = (
             f"{len(by_row):,} of {len(given):,} joined by review_row alone, which is right only for the very file of "
             "reviews they were written for"
         )
-    kept = filter_interactions(bought.users, bought.items, bought.timestamps, min_core, skipped)
+    kept = filter_interactions(bought.users, bought.items, bought.timestamps, min_core, skipped, keep_repeats)
     kept, interactions, raw_users, raw_items = _give_ids(bought, kept, settings)
+
+    if items is not None:
+        found = read_items(items, raw_items, item_columns, bought.columns["item"])
+        texts_of_items = found.texts
+        if notes is not None:
+            notes["items"] = (
+                f"{len(found.texts):,} of {len(raw_items):,} items got a text; ignored: {found.ignored:,} rows of "
+                f"items that nobody bought, {found.bad:,} without an id"
+            )
 
     position_of_row = np.full(int(bought.rows[-1]) + 1, -1)
     position_of_row[bought.rows[kept]] = np.arange(len(kept))
     is_training = leave_one_out(interactions.lengths) == TRAIN
-    features = _count_features(_read(reviews, "counting features", progress, bought), position_of_row, is_training)
-    kept_reviews = _read(reviews, "choosing explanations", progress, bought)
+    features = _count_features(_again(read, "counting features", progress, bought), position_of_row, is_training)
+    kept_reviews = _again(read, "choosing explanations", progress, bought)
     texts = _choose_explanations(kept_reviews, position_of_row, features, given, skipped)
 
     names = Names(raw_users, raw_items, [texts_of_items.get(raw) for raw in raw_items])
@@ -126,7 +158,8 @@ class _Purchases(NamedTuple):
     """Who bought what when, in the order of the reviews file.
 
     `users`, `items` (codes from 0 by first appearance), `timestamps` (Unix seconds) and `rows` (of the file, from 0)
-    are int64 [n]; `raw_users` and `raw_items` are the raw ids by code; `times` says what each time column is in.
+    are int64 [n]; `raw_users` and `raw_items` are the raw ids by code; `times` says what each time column is in, and
+    `columns` which columns were read.
     """
 
     users: np.ndarray
@@ -136,6 +169,7 @@ class _Purchases(NamedTuple):
     raw_users: list[str]
     raw_items: list[str]
     times: dict[str, str]
+    columns: Chosen
 
     def time_note(self) -> str:
         """What the times were taken for, and the days they span: a wrong guess shows there."""
@@ -145,12 +179,13 @@ class _Purchases(NamedTuple):
         return f"{read}, from {first} to {last}"
 
 
-def _read_purchases(reviews: ReviewSource, skipped: Counter[str], progress: bool) -> _Purchases:
+def _read_purchases(read: Callable[..., Iterator[Review]], skipped: Counter[str], progress: bool) -> _Purchases:
     user_codes: dict[str, int] = {}
     item_codes: dict[str, int] = {}
     users, items, timestamps, rows = array("q"), array("q"), array("q"), array("q")
     times: dict[str, str] = {}
-    found = read_reviews(reviews, skipped=skipped, times=times)
+    columns: Chosen = {}
+    found = read(skipped=skipped, times=times, chosen=columns)
     for review in tqdm(found, desc="reading interactions", unit=" rows", disable=not progress):
         users.append(user_codes.setdefault(review.user, len(user_codes)))
         items.append(item_codes.setdefault(review.item, len(item_codes)))
@@ -158,7 +193,8 @@ def _read_purchases(reviews: ReviewSource, skipped: Counter[str], progress: bool
         rows.append(review.row)
     user_column, raw_users = _one_code_an_id(users, user_codes)
     item_column, raw_items = _one_code_an_id(items, item_codes)
-    return _Purchases(user_column, item_column, np.asarray(timestamps), np.asarray(rows), raw_users, raw_items, times)
+    when, rows = np.asarray(timestamps), np.asarray(rows)
+    return _Purchases(user_column, item_column, when, rows, raw_users, raw_items, times, columns)
 
 
 def _one_code_an_id(column: array, codes: dict[str, int]) -> tuple[np.ndarray, list[str]]:
@@ -252,9 +288,9 @@ def _choose_explanations(
     return Texts([found[position] for position in positions.tolist()], positions)
 
 
-def _read(reviews: ReviewSource, what: str, progress: bool, bought: _Purchases) -> Iterator[Review]:
+def _again(read: Callable[..., Iterator[Review]], what: str, progress: bool, bought: _Purchases) -> Iterator[Review]:
     """The reviews once more; what is skipped was counted by the first reading."""
-    found = read_reviews(reviews, skipped=Counter())
+    found = read(skipped=Counter())
     return tqdm(found, desc=what, unit=" rows", total=len(bought.rows), disable=not progress)
 
 
@@ -263,12 +299,8 @@ def _by_id(names: list[str], values: np.ndarray, ids: np.ndarray) -> list[str]:
     return [names[code] for code in values[np.argsort(ids)].tolist()]
 
 
-def _source(reviews: ReviewSource, rationales: str | Path | None, item_text: str | Path | None) -> dict[str, Any]:
+def _source(reviews: ReviewSource, **others: str | Path | None) -> dict[str, Any]:
     source: dict[str, Any] = {"kind": "reviews"}
     if not callable(reviews):
         source |= describe(reviews)
-    if rationales is not None:
-        source["rationales"] = describe(rationales)
-    if item_text is not None:
-        source["item_text"] = describe(item_text)
-    return source
+    return source | {name: describe(path) for name, path in others.items() if path is not None}

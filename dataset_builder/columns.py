@@ -139,7 +139,6 @@ class Columns:
     def _error(
         self, where: str, columns: Sequence[str], given: Mapping[str, str], role: str, what: str
     ) -> DatasetError:
-        shown = ", ".join(map(repr, columns[:_MOST_SHOWN])) + (", …" if len(columns) > _MOST_SHOWN else "")
         by_place = f"{self.flag} " + ",".join(f"{one}={place}" for place, one in enumerate(self.required, start=1))
         if len(set(columns)) < len(columns) and columns.count(given.get(role)) != 1:
             mend = f"two have one name: say by number which is which, as in {by_place}"
@@ -150,7 +149,7 @@ class Columns:
             known = [name for one in self.releases for name in one.columns.get(role, ())] + [*self.names[role][:3]]
             units = "; times may be seconds, milliseconds or dates (the values tell which)" if role == "time" else ""
             mend = f"say which it is: {self.flag} {flag} (known names: {', '.join(dict.fromkeys(known))}, …{units})"
-        return DatasetError(f"{where}: {what}; the columns are {shown}; {mend}")
+        return DatasetError(f"{where}: {what}; the columns are {shown(columns)}; {mend}")
 
 
 REVIEW_COLUMNS = Columns(
@@ -206,9 +205,15 @@ def by_number(given: Mapping[str, str]) -> bool:
     return bool(named) and all(name.isascii() and name.isdecimal() and int(name) > 0 for name in named)
 
 
+def shown(columns: Sequence[str]) -> str:
+    """The columns of a file, for an error."""
+    return ", ".join(map(repr, columns[:_MOST_SHOWN])) + (", …" if len(columns) > _MOST_SHOWN else "")
+
+
 def told(chosen: Chosen) -> str:
-    """What was chosen, on one line, for the user to check."""
-    return ", ".join(f"{role}={' or else '.join(names)}" for role, names in chosen.items())
+    """What was chosen of a reviews file, on one line, for the user to check."""
+    read = [f"{role}={' or else '.join(names)}" for role, names in chosen.items()]
+    return ", ".join(read if "text" in chosen else [*read, "no text"])
 
 
 def _plain(name: str) -> str:

@@ -76,7 +76,7 @@ def read_reviews(
     columns : mapping of str to str, optional
         By role (user, item, time, text, rating, title), a column's name or number; the others are guessed.
     chosen : dict, optional
-        Gets, by role, the columns that are read.
+        Gets, by role, the columns that are read, from the first review on.
     needs : tuple of str
         Roles that must be there besides user, item and time.
     min_rating : float, optional
@@ -92,12 +92,10 @@ def read_reviews(
         No such file, a damaged archive, a required column missing or one of several, times of several units in one
         column, an id that cannot be read, or not one good row.
     """
-    reading = _Reading(source, dict(columns or {}), needs, min_rating, skipped)
+    reading = _Reading(source, dict(columns or {}), needs, min_rating, skipped, {} if chosen is None else chosen)
     yield from reading.reviews()
     if times is not None:
         times.update({column: unit for column, (unit, _, _) in reading.clock.first.items()})
-    if chosen is not None:
-        chosen.update(reading.chosen)
 
 
 class _Reading:
@@ -110,6 +108,7 @@ class _Reading:
         needs: tuple[str, ...],
         min_rating: float | None,
         skipped: Counter[str],
+        chosen: Chosen,
     ):
         self.source = source
         self.given = given
@@ -118,7 +117,7 @@ class _Reading:
         self.skipped = skipped
         self.is_folder = not callable(source) and Path(source).is_dir()
         self.clock = _Times(self._values)
-        self.chosen: Chosen = {}
+        self.chosen = chosen
         self.count = 0
         self.bad: Counter[str] = Counter()
         self.first_bad: dict[str, str] = {}  # by reason, where
@@ -164,10 +163,10 @@ class _Reading:
             before = self.chosen.setdefault(role, chosen[role])
             if not set(before) <= set(chosen[role]):
                 raise DatasetError(
-                    f"{where}: its {role} is column {chosen[role][0]!r}, in the files before it {before[0]!r}; say which "
+                    f"{where}: its {role} is column {chosen[role][0]!r}, in the files before {before[0]!r}; say which "
                     f"it is with --columns {role}=NAME, or build from one of them"
                 )
-        self.chosen = {**self.chosen, **chosen}
+        self.chosen.update(chosen)
         return chosen
 
     def _of_table(self, table: Table, where: str) -> Iterator[Review]:

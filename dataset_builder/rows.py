@@ -120,18 +120,16 @@ def _lines(stream: TextIO) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            row = _literal(line)
+            row = literal(line.strip()) if line.lstrip().startswith("{") else None
         yield row if isinstance(row, dict) else "malformed_row"
 
 
-def _literal(line: str) -> Any:
+def literal(text: str) -> Any:
     """The value of a Python literal (nothing is run), None where it is none."""
-    if not line.lstrip().startswith("{"):
-        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)  # of backslashes in texts
-            return ast.literal_eval(line.strip())
+            return ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
 
