@@ -120,8 +120,6 @@ def build_tables(
         notes["time"] = bought.time_note()
         if min_rating is not None:
             notes["min_rating"] = f"{min_rating:g}"
-        if keep_repeats:
-            notes["repeats"] = "kept"
     n_rows = len(bought.rows) + sum(skipped[reason] for reason in ROW_SKIPS)
     by_row = [identity for identity in given if isinstance(identity, int)]
     if by_row:
@@ -134,6 +132,8 @@ def build_tables(
     kept = filter_interactions(bought.users, bought.items, bought.timestamps, min_core, skipped, keep_repeats)
     kept, interactions, raw_users, raw_items = _give_ids(bought, kept, settings)
 
+    if keep_repeats and notes is not None:
+        notes["repeats"] = _repeats_note(interactions)
     if items is not None:
         found = read_items(items, raw_items, item_columns, bought.columns["item"])
         texts_of_items = found.texts
@@ -225,6 +225,19 @@ def _give_ids(
     raw_users = _by_id(bought.raw_users, user_values, user_ids)
     raw_items = _by_id(bought.raw_items, item_values, item_ids)
     return kept, interactions, raw_users, raw_items
+
+
+def _repeats_note(interactions: Interactions) -> str:
+    """How many purchases are of an item that the user had, and how often such a one is held out for testing."""
+    users = np.repeat(np.arange(len(interactions.lengths)), interactions.lengths)
+    _, first = np.unique(np.stack([users, interactions.items]), axis=1, return_index=True)
+    again = np.ones(len(users), dtype=bool)
+    again[first] = False
+    tested = int(again[np.cumsum(interactions.lengths) - 1].sum())
+    return (
+        f"{int(again.sum()):,} purchases of an item that the user had were kept; {tested:,} of them are test items, "
+        "which rankings that leave out a user's history count as misses"
+    )
 
 
 def _check_rows(rationales: str | Path, by_row: list[int], n_rows: int, n_reviews: int) -> None:

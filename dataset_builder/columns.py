@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from rdrec.errors import DatasetError
 
-from .fields import number_of
+from .fields import time_of
 
 
 # By role, the column's names in the order they are looked for in a row: the first is taken, the others stand in.
@@ -142,7 +142,7 @@ class Columns:
         by_place = f"{self.flag} " + ",".join(f"{one}={place}" for place, one in enumerate(self.required, start=1))
         if len(set(columns)) < len(columns) and columns.count(given.get(role)) != 1:
             mend = f"two have one name: say by number which is which, as in {by_place}"
-        elif any(_is_number(name) for name in columns) and not given:
+        elif any(time_of(name) for name in columns) and not given:
             mend = f"that looks like data: add a row of names, or say by number which is which, as in {by_place}"
         else:
             flag = ",".join(f"{one}={name}" for one, name in {**given, role: "NAME"}.items())
@@ -219,7 +219,3 @@ def told(chosen: Chosen) -> str:
 def _plain(name: str) -> str:
     """A name in the spelling of the tables above: `userId`, `User ID` and RecBole's `user_id:token` are one."""
     return re.sub(r"[\s_-]", "", _RECBOLE_TYPE.sub("", name.strip())).lower()
-
-
-def _is_number(name: str) -> bool:
-    return number_of(name) is not None

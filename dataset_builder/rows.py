@@ -179,7 +179,8 @@ class _Dialect(NamedTuple):
         csv.field_size_limit(2**31 - 1)  # the default, 128 kB, is less than the longest reviews
         separator = self.separator
         if len(separator) > 1:
-            lines, separator = (line.replace(separator, _NO_TEXT_HAS) for line in lines), _NO_TEXT_HAS
+            lines = (line.replace(self.separator, _NO_TEXT_HAS) for line in lines)
+            separator = _NO_TEXT_HAS
         return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE)
 
 
@@ -297,7 +298,7 @@ def _seekable(path: str | Path) -> Iterator[BinaryIO]:
 
 def _parquet(stream: Any, path: str | Path) -> Table:
     try:
-        file = pq.ParquetFile(stream)
+        file = pq.ParquetFile(stream, buffer_size=_CHUNK)  # else whole columns are in memory
     except (OSError, pa.ArrowException) as error:
         raise _damaged(path, error) from error
 
