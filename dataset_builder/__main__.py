@@ -16,6 +16,7 @@ from rdrec.errors import UserError, exit_code
 
 from .assemble import PROTOCOLS
 from .build import build_tables
+from .columns import parse_columns
 from .paper_import import build_tables_from_reference
 from .tables import Tables, load_tables, write_dataset
 
@@ -64,14 +65,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     shared.add_argument("--overwrite", action="store_true", help="replace an earlier build in the folder")
 
     build = commands.add_parser("build", parents=[shared], help="from a reviews file")
-    build.add_argument("--reviews", required=True, help="JSON lines or CSV, plain, .gz or .zip")
+    build.add_argument("--reviews", required=True, help="file or folder: CSV, TSV, JSON, Parquet, …, also packed")
     build.add_argument("--domain", help="name of the dataset; may be left out with --extend")
     build.add_argument("--extend", metavar="DATASET", help="earlier build whose users and items keep their ids")
+    build.add_argument("--columns", help="user=NAME,item=NAME,time=NAME,text=NAME,rating=NAME (or numbers); guessed")
+    build.add_argument("--min_rating", type=float, help="leave out reviews with a lower rating, or with none")
+    build.add_argument("--keep_repeats", action="store_true", help="keep all purchases of an item, not only the first")
     build.add_argument("--min_core", type=int, help="interactions each user and item must have (default 5)")
     build.add_argument("--rationales", help="distilled rationales, JSON lines or Parquet")
     build.add_argument("--teacher", default="unknown", help="who wrote the rationales, where they do not say")
     build.add_argument("--prompt", default="unknown", help="prompt version, where the rationales do not say")
     build.add_argument("--item_text", help="`ASIN a few words` lines for the catalog")
+    build.add_argument("--items", help="file of items with title, brand, categories, description for the catalog")
+    build.add_argument("--item_columns", help="item=NAME,title=NAME,brand=NAME,categories=NAME,description=NAME of it")
     build.set_defaults(run=run_build)
 
     take = commands.add_parser("import", parents=[shared], help="from the files of the paper's release")
@@ -99,6 +105,11 @@ def run_build(options: argparse.Namespace) -> None:
         prompt=options.prompt,
         item_text=options.item_text,
         extend=options.extend,
+        items=options.items,
+        item_columns=parse_columns(options.item_columns, "--item_columns"),
+        columns=parse_columns(options.columns),
+        min_rating=options.min_rating,
+        keep_repeats=options.keep_repeats,
     )
     _finish(tables, options)
 

@@ -32,6 +32,10 @@ class Settings:
         Negatives a user in each candidates split.
     min_core : int or None
         Interactions that each user and item must have; None where the input is filtered already.
+    min_rating : float or None
+        Reviews with a lower rating, or with none, were left out.
+    keep_repeats : bool
+        All purchases of an item by a user were kept.
 
     Raises
     ------
@@ -44,6 +48,8 @@ class Settings:
     seed: int
     num_negatives: int
     min_core: int | None = None
+    min_rating: float | None = None
+    keep_repeats: bool = False
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -157,6 +163,8 @@ def assemble(
         },
         "skipped": {reason: count for reason, count in sorted(skipped.items()) if count},
     }
+    # Recorded where they were chosen, for a build that extends this one.
+    info |= {name: value for name in ("min_rating", "keep_repeats") if (value := getattr(settings, name))}
     if extends:
         info["extends"] = extends
     if notes:

@@ -19,7 +19,14 @@ from .tables import Tables, load_tables
 
 
 # What a build takes where nothing is said. One that extends another takes that one's.
-DEFAULTS = {"protocol": "clean", "seed": 0, "num_negatives": 99, "min_core": 5}
+DEFAULTS = {
+    "protocol": "clean",
+    "seed": 0,
+    "num_negatives": 99,
+    "min_core": 5,
+    "min_rating": None,
+    "keep_repeats": False,
+}
 
 
 def _no_codes() -> np.ndarray:

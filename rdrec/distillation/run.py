@@ -15,6 +15,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from dataset_builder.files import existing_file
+from dataset_builder.columns import Chosen, parse_columns, told
+from dataset_builder.files import data_files
 from dataset_builder.rationales import KEY_COLUMNS, RATIONALE_TASKS, review_key
 from dataset_builder.reviews import Review, ReviewSource, read_reviews
 from rdrec.durable import whole_file, write_json
@@ -112,6 +114,7 @@ class _Run:
     def __init__(self, settings: Settings, reviews: ReviewSource, ask: Teacher | None, progress: bool):
         self.settings = settings
         self.reviews = reviews
+        self.read = partial(read_reviews, reviews, columns=parse_columns(settings.columns), needs=("text",))
         self.ask = ask
         self.progress = progress
         self.prompt: Prompt = load_prompt(settings.prompt)
@@ -126,7 +129,7 @@ class _Run:
 
     async def go(self) -> dict[str, Any]:
         if not callable(self.reviews):
-            existing_file(self.reviews)
+            data_files(self.reviews)
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder}: is a file; name a folder")
         if (self.folder / OUTPUT_FILE).exists() and not (self.folder / JOURNAL_FILE).exists():
@@ -243,7 +246,8 @@ class _Run:
         self.skipped: Counter[str] = Counter()
         keys = array("Q")
         digest = hashlib.sha256()
-        reviews = islice(read_reviews(self.reviews, skipped=self.skipped), self.settings.max_reviews)
+        columns: Chosen = {}
+        reviews = islice(self.read(skipped=self.skipped, chosen=columns), self.settings.max_reviews)
         with self._bar("reading reviews", " rows") as bar:
             for review in reviews:
                 text, _ = prepare(review.text, self.settings.max_review_chars)
@@ -251,6 +255,8 @@ class _Run:
                 digest.update(key.to_bytes(8, "big"))
                 keys.append(key)
                 bar.update()
+        if self.progress:
+            tqdm.write(f"note: columns: {told(columns)}", file=sys.stderr)
         return np.frombuffer(keys, dtype=np.uint64), digest.hexdigest()
 
     def _journaled(self) -> np.ndarray:
@@ -282,7 +288,7 @@ class _Run:
 
     def _questions(self) -> Iterator[Question]:
         """Everything that the journal lacks."""
-        reviews = read_reviews(self.reviews, skipped=Counter())
+        reviews = self.read(skipped=Counter())
         for position, review in enumerate(islice(reviews, len(self.to_ask))):
             if self.to_ask[position]:
                 text, _ = prepare(review.text, self.settings.max_review_chars)
@@ -337,7 +343,7 @@ class _Run:
 
     def _rows(self, look: SecondLook | None) -> Iterator[list[dict[str, Any]]]:
         """The output's rows in groups, as the policy leaves them."""
-        reviews = enumerate(islice(read_reviews(self.reviews, skipped=Counter()), len(self.to_ask)))
+        reviews = enumerate(islice(self.read(skipped=Counter()), len(self.to_ask)))
         while group := list(islice(reviews, LOOK_GROUP if look else ROW_GROUP)):
             rows = [self._row(position, review) for position, review in group]
             yield rows if look is None else look.apply(rows, [review.text for _, review in group])

@@ -190,6 +190,24 @@ def test_a_setting_that_contradicts_the_extended_dataset_is_refused(old, tmp_pat
     assert "--domain: missing" in capsys.readouterr().err
 
 
+def test_repeats_and_the_lowest_rating_stay_as_chosen(tmp_path):
+    again = [row("U001", sequence_item, 20 + place) for place, sequence_item in enumerate(("B001", "B002", "B001"))]
+    rows = [one | {"overall": 5.0} for one in [*ROWS, *again]]
+    first = build(rows, keep_repeats=True, min_rating=4.0)
+    assert (first.info["keep_repeats"], first.info["min_rating"]) == (True, 4.0)
+    old = write_dataset(first, tmp_path / "old")
+    assert extended(rows, old).info["fingerprint"] == first.info["fingerprint"]
+    bad = [row("U002", "B004", 70) | {"overall": 1.0}, row("U001", "B001", 80) | {"overall": 5.0}]
+    # A window of the export: the repeats that it lacks stay too.
+    after = extended([*bad, *rows[:50]], old)
+    for user, items in sequences(first).items():
+        assert sequences(after)[user] == items + (["B001"] if user == "U001" else [])
+    with pytest.raises(DatasetError, match="--min_rating 3.0: .* was built with 4.0"):
+        extended(rows, old, min_rating=3.0)
+    with pytest.raises(DatasetError, match="--keep_repeats True: .* was built with False"):
+        extended(rows, write_dataset(build(rows), tmp_path / "once"), keep_repeats=True)
+
+
 def test_a_dataset_can_be_extended_in_its_place(old, tmp_path):
     reviews = write_jsonl(tmp_path / "r.jsonl", newer())
     for users in (46, 46):
