@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 from .catalog_trie import CatalogLogitsProcessor, CatalogTrie
 from .configuration_rdrec import TASKS
@@ -32,6 +33,7 @@ from .search import (
     score_catalog,
     write,
 )
+from .transitions import NEIGHBOURS
 from .tree_decoder import TreeDecoder
 
 
@@ -231,7 +233,9 @@ class RDRecGenerationMixin:
         """Make rows for new items from their texts alone.
 
         A new item's vector is the sum of its text's pieces over the root of their number, as a trained item's is, but
-        for the part that only purchases teach. The model grows in place; save both to keep the items.
+        for the part that only purchases teach. Where counted transitions travel with the checkpoint, it is expected
+        where the items with the most similar vectors are, and after those (`Transitions.with_items`). The model grows
+        in place; save both to keep the items.
 
         Parameters
         ----------
@@ -260,6 +264,18 @@ class RDRecGenerationMixin:
                 raise ValueError(f"item {raw_id!r}: no piece of its text is known to this model: give other words")
         grown = tokenizer.with_items([str(raw_id) for raw_id in texts])
         self.add_rows(tokenizer, grown, pieces)
+        if tokenizer.transitions is not None:
+            with torch.no_grad():
+                table, trie = self.get_input_embeddings().weight, tokenizer.catalog_trie()
+                known = normalize(table[trie.token[trie.end.long()].long()], dim=1)
+                alike = [
+                    (rows @ known.T).topk(min(NEIGHBOURS, len(known)), dim=1)
+                    for rows in normalize(table[len(tokenizer) : len(grown)], dim=1).split(
+                        max(1, SCORES_AT_ONCE // len(known))
+                    )
+                ]
+                nearest, likeness = (torch.cat(parts).cpu() for parts in zip(*((a.indices, a.values) for a in alike)))
+                grown.transitions = tokenizer.transitions.with_items(nearest.numpy() + 1, likeness.clamp(0, 1).numpy())
         return self, grown
 
     @torch.no_grad()
@@ -410,9 +426,7 @@ class RDRecGenerationMixin:
         weighted = torch.from_numpy(counts.weighted(histories))
         added = self.config.prior_weight * (weighted + self.config.prior_offset).log()
         items = torch.arange(1, trie.num_items + 1) if trie.items is None else trie.items.long()
-        # Items that came after the counting could follow nothing yet: they stand where the average item does.
-        later = max(0, int(items.max()) - counts.num_items)
-        return torch.cat([added, added.mean(1, keepdim=True).expand(-1, later)], dim=1)[:, items - 1]
+        return added[:, items - 1]
 
 
 # --- reading what was given ------------------------------------------------------------------------------------------

@@ -18,6 +18,9 @@ import numpy as np
 LAST_ITEMS, STEP_BACK = 10, 0.7
 # The prior counts items up to three steps apart, each further step 0.6 of the one before.
 WINDOW, STEP_APART = 3, 0.6
+# A new item has as many neighbours, the most similar items; it counts as having followed each of them
+# LIKENESS * similarity ** 2 times.
+NEIGHBOURS, LIKENESS = 20, 3.0
 EDGE = np.dtype([("item", "<i4"), ("follower", "<i4"), ("count", "<f4")])
 
 
@@ -49,16 +52,44 @@ class Transitions:
         lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
         rows = np.repeat(np.arange(len(sequences)), lengths)
         items = np.concatenate([np.zeros(0, dtype=np.int64), *sequences]).astype(np.int64)
-        keys, weights = [], []
+        before, after, counts = [], [], []
         for apart in range(1, window + 1):
             inside = rows[apart:] == rows[:-apart]
-            keys.append(items[:-apart][inside] * (num_items + 1) + items[apart:][inside])
-            weights.append(np.full(len(keys[-1]), STEP_APART ** (apart - 1)))
-        pairs, where = np.unique(np.concatenate(keys), return_inverse=True)
-        edges = np.empty(len(pairs), dtype=EDGE)
-        edges["item"], edges["follower"] = np.divmod(pairs, num_items + 1)
-        edges["count"] = np.bincount(where, np.concatenate(weights), minlength=len(pairs))
-        return cls(edges, num_items)
+            before.append(items[:-apart][inside])
+            after.append(items[apart:][inside])
+            counts.append(np.full(len(before[-1]), STEP_APART ** (apart - 1)))
+        return cls(_summed(np.concatenate(before), np.concatenate(after), np.concatenate(counts)), num_items)
+
+    def with_items(self, neighbours: np.ndarray, likeness: np.ndarray) -> "Transitions":
+        """These counts and what is to be expected of new items, numbered after the known ones.
+
+        A new item has followed nothing yet. It is given the average of what its neighbours followed, weighted by how
+        similar they are, and is expected after the neighbours themselves.
+
+        Parameters
+        ----------
+        neighbours : int64 `[new items, neighbours]`
+            The most similar known items of each new item.
+        likeness : float `[new items, neighbours]`
+            How similar they are, from 0 to 1.
+        """
+        count, many = neighbours.shape
+        new = np.repeat(np.arange(self.num_items + 1, self.num_items + 1 + count), many)
+        near, alike = neighbours.ravel().astype(np.int64), likeness.ravel().astype(np.float64)
+        share = (likeness / np.maximum(likeness.sum(1, keepdims=True), 1e-12)).ravel()
+        # What each neighbour followed.
+        order = np.argsort(self.edges["follower"], kind="stable")
+        starts = np.searchsorted(self.edges["follower"][order], np.arange(self.num_items + 2))
+        fans = starts[near + 1] - starts[near]
+        entry = np.repeat(np.arange(len(near)), fans)
+        lent = self.edges[order[np.arange(len(entry)) - np.repeat(np.cumsum(fans) - fans, fans) + starts[near][entry]]]
+        expected = _summed(
+            np.concatenate([lent["item"], near]),
+            np.concatenate([new[entry], new]),
+            np.concatenate([lent["count"] * share[entry], LIKENESS * alike**2]),
+        )
+        edges = np.concatenate([self.edges, expected])
+        return Transitions(edges[np.lexsort((edges["follower"], edges["item"]))], self.num_items + count)
 
     def entries(
         self, histories: Sequence[np.ndarray], step_back: float = STEP_BACK
@@ -95,8 +126,7 @@ class Transitions:
         """The weighted count of every item after each history's last ten: float32 `[histories, num_items]`, the count
         of item n in column n - 1."""
         recent = [np.asarray(history, dtype=np.int64)[-LAST_ITEMS:] for history in histories]
-        # Items added to the catalog after the counting have followed nothing.
-        rows, items, counts = self.entries([items[items <= self.num_items] for items in recent])
+        rows, items, counts = self.entries(recent)
         dense = np.zeros((len(histories), self.num_items), dtype=np.float32)
         dense[rows, items - 1] = counts
         return dense
@@ -123,4 +153,14 @@ class Transitions:
         return cls(stored[1:], int(stored["item"][0]))
 
 
-__all__ = ["Transitions"]
+def _summed(items: np.ndarray, followers: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Pairs, each once with the sum of its counts above 0, sorted: of type `EDGE`."""
+    width = int(followers.max(initial=0)) + 1
+    pairs, where = np.unique(items.astype(np.int64) * width + followers, return_inverse=True)
+    edges = np.empty(len(pairs), dtype=EDGE)
+    edges["item"], edges["follower"] = np.divmod(pairs, width)
+    edges["count"] = np.bincount(where, counts, minlength=len(pairs))
+    return edges[edges["count"] > 0]
+
+
+__all__ = ["NEIGHBOURS", "Transitions"]

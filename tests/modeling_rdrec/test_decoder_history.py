@@ -293,6 +293,11 @@ def test_new_items_are_recommended_and_saved(whole, tmp_path):
     score = dict(zip(*everything))["NEW1"]
     after = model.rank(larger, ["B1", "B2", "B3"], history=["B7"], prior=False)
     assert after.items == before.items  # the new ones take a share of probability from all alike
+    # It is expected after the item whose vector is the most similar one.
+    known = table[[larger(str(item))["input_ids"][0] for item in range(1, ITEMS + 1)]]
+    nearest = 1 + int(torch.cosine_similarity(known, table[token], dim=1).argmax())
+    assert larger.transitions.num_items == ITEMS + 2 and tokenizer.transitions.num_items == ITEMS
+    assert larger.transitions.weighted([[nearest]])[0, ITEMS + 1] > 0
     model.save_pretrained(tmp_path)
     larger.save_pretrained(tmp_path)
     again = RDRecForConditionalGeneration.from_pretrained(tmp_path).eval()

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from modeling_rdrec.transitions import LAST_ITEMS, STEP_APART, STEP_BACK, WINDOW, Transitions
+from modeling_rdrec.transitions import LAST_ITEMS, LIKENESS, STEP_APART, STEP_BACK, WINDOW, Transitions
 
 
 ITEMS = 30
@@ -54,9 +54,27 @@ def test_weighted_counts_are_those_of_a_plain_count(sequences):
     )
 
 
-def test_items_that_came_later_have_followed_nothing(sequences):
-    counted = Transitions.count(sequences, ITEMS)
-    np.testing.assert_allclose(counted.weighted([[3, ITEMS + 1]])[0], plain_weighted(sequences, [3]), rtol=1e-6)
+def test_new_items_are_expected_after_their_neighbours_and_where_these_are(sequences):
+    counted, pairs = Transitions.count(sequences, ITEMS), plain_pairs(sequences)
+    neighbours, likeness = np.array([[4, 9], [4, 7]]), np.array([[0.5, 0.25], [1.0, 0.0]])
+    grown = counted.with_items(neighbours, likeness)
+    assert grown.num_items == ITEMS + 2
+    found = {(a, b): n for a, b, n in grown.edges.tolist()}
+    assert {pair: n for pair, n in found.items() if pair[1] <= ITEMS} == pytest.approx(dict(pairs))
+    expected = Counter({(4, ITEMS + 1): LIKENESS / 4, (9, ITEMS + 1): LIKENESS / 16, (4, ITEMS + 2): LIKENESS})
+    for (a, b), n in pairs.items():
+        expected[a, ITEMS + 1] += n * {4: 2 / 3, 9: 1 / 3}.get(b, 0)
+        expected[a, ITEMS + 2] += n * (b == 4)
+    assert {p: n for p, n in found.items() if p[1] > ITEMS} == pytest.approx({p: n for p, n in expected.items() if n})
+    assert grown.weighted([[4]])[0, ITEMS:] == pytest.approx([found[4, ITEMS + 1], found[4, ITEMS + 2]])
+    assert not grown.weighted([[ITEMS + 1]]).any()  # what follows a new item nobody knows
+    again = grown.with_items(np.array([[ITEMS + 1]]), np.array([[1.0]]))
+    assert {b for _, b, _ in again.edges.tolist()} >= {ITEMS + 1, ITEMS + 3}
+
+
+def test_a_new_item_unlike_all_others_is_expected_nowhere(sequences):
+    grown = Transitions.count(sequences, ITEMS).with_items(np.array([[4, 9]]), np.zeros((1, 2)))
+    assert not grown.weighted([[4, 9, 3]])[0, ITEMS:].any()
 
 
 @pytest.mark.parametrize("rows", [[], [[]], [[4]], [[4], [5]]])
