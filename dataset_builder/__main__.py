@@ -1,6 +1,7 @@
 """Command line of the dataset builder.
 
     python -m dataset_builder build --reviews reviews.json.gz --domain beauty --output data/beauty
+    python -m dataset_builder build --extend data/july --reviews august.jsonl --output data/august
     python -m dataset_builder import --reference FOLDER_OR_URL --domain beauty --output data/beauty
     python -m dataset_builder info data/beauty
 
@@ -15,9 +16,12 @@ from rdrec.errors import UserError, exit_code
 
 from .assemble import PROTOCOLS
 from .build import build_tables
+from .columns import parse_columns
 from .paper_import import build_tables_from_reference
 from .tables import Tables, load_tables, write_dataset
 
+
+SETTINGS = ("protocol", "seed", "num_negatives")  # None where the flag is not given
 
 # Commands that once stood here, and what runs them now.
 MOVED = {"sample": "python -m rdrec.sample build", "audit": "python -m rdrec.grounding"}
@@ -32,6 +36,12 @@ def summary(tables: Tables) -> str:
         f"{info['domain']}: protocol {info['protocol']}, seed {info['seed']}{core}",
         f"  {counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} interactions",
     ]
+    if before := info.get("extends"):
+        parts = [
+            f"{before[name]:,} {name} kept, {counts[name] - before[name]:,} new"
+            for name in ("users", "items", "interactions")
+        ]
+        lines.append(f"  extends {before['fingerprint'][:16]}: {'; '.join(parts)}")
     for split, rows in texts.items():
         lines.append(f"  rationales/{split}: {rows:,} rows, {distilled[split]:,} with a rationale")
     for topic, note in info.get("notes", {}).items():
@@ -48,23 +58,30 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(title="commands", required=True)
 
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--domain", required=True, help="name of the dataset")
     shared.add_argument("--output", required=True, help="folder to write")
-    shared.add_argument("--protocol", choices=PROTOCOLS, default="clean", help="clean closes every leak (default)")
-    shared.add_argument("--seed", type=int, default=0, help="of ids, splits and candidates (default 0)")
-    shared.add_argument("--num_negatives", type=int, default=99, help="negatives a user (default 99)")
+    shared.add_argument("--protocol", choices=PROTOCOLS, help="clean closes every leak (default)")
+    shared.add_argument("--seed", type=int, help="of ids, splits and candidates (default 0)")
+    shared.add_argument("--num_negatives", type=int, help="negatives a user (default 99)")
     shared.add_argument("--overwrite", action="store_true", help="replace an earlier build in the folder")
 
     build = commands.add_parser("build", parents=[shared], help="from a reviews file")
-    build.add_argument("--reviews", required=True, help="JSON lines or CSV, plain, .gz or .zip")
-    build.add_argument("--min_core", type=int, default=5, help="interactions each user and item must have (default 5)")
+    build.add_argument("--reviews", required=True, help="file or folder: CSV, TSV, JSON, Parquet, …, also packed")
+    build.add_argument("--domain", help="name of the dataset; may be left out with --extend")
+    build.add_argument("--extend", metavar="DATASET", help="earlier build whose users and items keep their ids")
+    build.add_argument("--columns", help="user=NAME,item=NAME,time=NAME,text=NAME,rating=NAME (or numbers); guessed")
+    build.add_argument("--min_rating", type=float, help="leave out reviews with a lower rating, or with none")
+    build.add_argument("--keep_repeats", action="store_true", help="keep all purchases of an item, not only the first")
+    build.add_argument("--min_core", type=int, help="interactions each user and item must have (default 5)")
     build.add_argument("--rationales", help="distilled rationales, JSON lines or Parquet")
     build.add_argument("--teacher", default="unknown", help="who wrote the rationales, where they do not say")
     build.add_argument("--prompt", default="unknown", help="prompt version, where the rationales do not say")
     build.add_argument("--item_text", help="`ASIN a few words` lines for the catalog")
+    build.add_argument("--items", help="file of items with title, brand, categories, description for the catalog")
+    build.add_argument("--item_columns", help="item=NAME,title=NAME,brand=NAME,categories=NAME,description=NAME of it")
     build.set_defaults(run=run_build)
 
     take = commands.add_parser("import", parents=[shared], help="from the files of the paper's release")
+    take.add_argument("--domain", required=True, help="name of the dataset")
     take.add_argument("--reference", required=True, help="folder or URL that holds sequential.txt")
     take.set_defaults(run=run_import)
 
@@ -87,6 +104,12 @@ def run_build(options: argparse.Namespace) -> None:
         teacher=options.teacher,
         prompt=options.prompt,
         item_text=options.item_text,
+        extend=options.extend,
+        items=options.items,
+        item_columns=parse_columns(options.item_columns, "--item_columns"),
+        columns=parse_columns(options.columns),
+        min_rating=options.min_rating,
+        keep_repeats=options.keep_repeats,
     )
     _finish(tables, options)
 
@@ -96,9 +119,7 @@ def run_import(options: argparse.Namespace) -> None:
     tables = build_tables_from_reference(
         options.reference,
         domain=options.domain,
-        protocol=options.protocol,
-        seed=options.seed,
-        num_negatives=options.num_negatives,
+        **{name: value for name in SETTINGS if (value := getattr(options, name)) is not None},
     )
     _finish(tables, options)
 

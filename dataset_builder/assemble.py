@@ -32,6 +32,10 @@ class Settings:
         Negatives a user in each candidates split.
     min_core : int or None
         Interactions that each user and item must have; None where the input is filtered already.
+    min_rating : float or None
+        Reviews with a lower rating, or with none, were left out.
+    keep_repeats : bool
+        All purchases of an item by a user were kept.
 
     Raises
     ------
@@ -44,6 +48,8 @@ class Settings:
     seed: int
     num_negatives: int
     min_core: int | None = None
+    min_rating: float | None = None
+    keep_repeats: bool = False
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -90,11 +96,14 @@ class Texts:
         Ascending positions in `Interactions.items` of the reviews' interactions.
     splits : int8 array of shape [len(rows)] or None
         The split of each text, where the source fixes it; drawn otherwise.
+    trained : bool array of shape [len(rows)] or None
+        Texts that trained in the dataset that is extended, if one is.
     """
 
     rows: Sequence[dict[str, Any]] = ()
     positions: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     splits: np.ndarray | None = None
+    trained: np.ndarray | None = None
 
 
 def assemble(
@@ -107,6 +116,7 @@ def assemble(
     skipped: Counter[str],
     test_negatives: np.ndarray | None = None,
     notes: dict[str, str] | None = None,
+    extends: dict[str, Any] | None = None,
 ) -> Tables:
     """Make the tables.
 
@@ -124,6 +134,8 @@ def assemble(
         The test candidates, where the source fixes them; drawn here otherwise.
     notes : dict of str to str, optional
         How the input was understood, by topic; printed, and recorded where there are any.
+    extends : dict, optional
+        Fingerprint and counts of the dataset that this one extends, to be recorded.
 
     Raises
     ------
@@ -151,6 +163,10 @@ def assemble(
         },
         "skipped": {reason: count for reason, count in sorted(skipped.items()) if count},
     }
+    # Recorded where they were chosen, for a build that extends this one.
+    info |= {name: value for name in ("min_rating", "keep_repeats") if (value := getattr(settings, name))}
+    if extends:
+        info["extends"] = extends
     if notes:
         info["notes"] = notes
     tables = Tables(rationales, _interactions(interactions), candidates, _catalog(names), info)
@@ -166,7 +182,7 @@ def _rationales(interactions: Interactions, texts: Texts, settings: Settings) ->
     splits = texts.splits
     if splits is None:
         parts = leave_one_out(interactions.lengths)[texts.positions]
-        splits = split_texts(parts, settings.protocol, settings.seed)
+        splits = split_texts(parts, settings.protocol, settings.seed, texts.trained)
     users = np.repeat(_user_ids(interactions), interactions.lengths)
     columns = {"user": users[texts.positions], "item": interactions.items[texts.positions]}
     for column in SCHEMAS["rationales"]:

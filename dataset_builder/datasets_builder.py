@@ -50,16 +50,21 @@ class RDRecRationalesConfig(datasets.BuilderConfig):
         Folder of the paper's files, in place of reviews (it wins over a domain's default file).
     rationales : str, optional
         Path or URL of distilled rationales.
-    item_text : str, optional
-        Path or URL of texts for the catalog.
+    item_text, items : str, optional
+        Path or URL of texts for the catalog, or of items with their titles and metadata.
     """
 
-    version: datasets.Version = datasets.Version("1.1.0")
+    version: datasets.Version = datasets.Version("1.2.0")
     table: str = "rationales"
     reviews: str | None = None
     reference: str | None = None
     rationales: str | None = None
     item_text: str | None = None
+    items: str | None = None
+    columns: dict[str, str] | None = None
+    item_columns: dict[str, str] | None = None
+    min_rating: float | None = None
+    keep_repeats: bool = False
     teacher: str = "unknown"
     prompt: str = "unknown"
     protocol: str = "clean"
@@ -74,11 +79,11 @@ class RDRecRationalesConfig(datasets.BuilderConfig):
         stale.
         """
         digest = hashlib.sha256(repr(sorted((k, repr(v)) for k, v in asdict(self).items())).encode())
-        for field in ("reviews", "reference", "rationales", "item_text"):
+        for field in ("reviews", "reference", "rationales", "item_text", "items"):
             given = getattr(self, field)
             if given and os.path.exists(given):
                 path = Path(given)
-                for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
+                for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
                     digest.update(f"{field} {file.name} {sha256_of(file)}\n".encode())
         return f"{self.name}-{self.table}-{digest.hexdigest()[:16]}"
 
@@ -110,7 +115,7 @@ class RDRecRationales(datasets.GeneratorBasedBuilder):
     def _build(self, dl_manager: datasets.DownloadManager) -> Tables:
         config = self.config
         if config.reference:
-            given = [name for name in ("reviews", "rationales", "item_text") if getattr(config, name)]
+            given = [name for name in ("reviews", "rationales", "item_text", "items") if getattr(config, name)]
             if given and config.name == "custom":
                 raise DatasetError(
                     f"reference and {given[0]} are both given; the reference folder brings its own files"
@@ -124,7 +129,7 @@ class RDRecRationales(datasets.GeneratorBasedBuilder):
             )
         if not config.reviews:
             raise DatasetError(f"config {config.name!r} has no input; give reviews=FILE or reference=FOLDER")
-        inputs = {name: getattr(config, name) for name in ("reviews", "rationales", "item_text")}
+        inputs = {name: getattr(config, name) for name in ("reviews", "rationales", "item_text", "items")}
         files = dl_manager.download({name: given for name, given in inputs.items() if given})
         return build_tables(
             files["reviews"],
@@ -137,6 +142,11 @@ class RDRecRationales(datasets.GeneratorBasedBuilder):
             teacher=config.teacher,
             prompt=config.prompt,
             item_text=files.get("item_text"),
+            items=files.get("items"),
+            columns=config.columns,
+            item_columns=config.item_columns,
+            min_rating=config.min_rating,
+            keep_repeats=config.keep_repeats,
         )
 
     def _generate_examples(self, table: pa.Table) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -8,6 +8,7 @@ time_of(1393545600123)       # ("milliseconds", 1393545600)
 import math
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
@@ -30,7 +31,13 @@ UNITS = (
     ("nanoseconds", 1e20, 10**9),
 )
 DATES = "dates"
+NUMBER_DATES = "dates (YYYYMMDD)"
 
+# By number of digits; two digits of hours, minutes and seconds may follow the day.
+_NUMBER_DATES = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+_YEARS = range(1950, 2100)
+
+_GOODREADS_DATE = "%a %b %d %H:%M:%S %z %Y"  # "Sun Jul 30 07:44:10 -0700 2017"
 _AMAZON_DATE = re.compile(r"(\d{1,2}) (\d{1,2}), (\d{4})")  # "02 28, 2014"
 _WHOLE_DECIMAL = re.compile(r"(-?\d+)\.0+", re.ASCII)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -56,11 +63,19 @@ def id_of(value: Any) -> str:
         return ""
     if isinstance(value, Integral):
         return str(int(value))
+    if isinstance(value, Decimal) and value.is_finite():  # a database's number, exact at any length
+        return whole_number(f"{value:f}")
     if not isinstance(value, Real) or not math.isfinite(value):
         return ""
     if abs(value) >= EXACT:
         raise DatasetError(f"{value!r} is a decimal number too long to be exact; write ids as text")
     return str(int(value)) if value == int(value) else str(value)
+
+
+def whole_number(name: str) -> str:
+    """An id without the zeros behind its point: "12" for "12.0"; any other id as it is."""
+    found = _WHOLE_DECIMAL.fullmatch(name)
+    return found.group(1) if found else name
 
 
 def respelled(ids: list[str]) -> dict[str, str]:
@@ -69,9 +84,7 @@ def respelled(ids: list[str]) -> dict[str, str]:
     Alone, "12.0" stays as it is written.
     """
     known = set(ids)
-    return {
-        name: whole for name in ids if (found := _WHOLE_DECIMAL.fullmatch(name)) and (whole := found.group(1)) in known
-    }
+    return {name: whole for name in ids if (whole := whole_number(name)) != name and whole in known}
 
 
 def text_of(value: Any) -> tuple[str, bool]:
@@ -98,7 +111,9 @@ def time_of(value: Any) -> tuple[str | None, int] | None:
     """What a time is written in (a unit of `UNITS` or `DATES`) and its Unix seconds; None where it is no time.
 
     -1, 0 and 1 are the same second in every unit, and stand in files for "unknown": they are of no unit (None).
-    Dates are ISO 8601 (also with "/" for "-") or as in Amazon's files ("02 28, 2014"); one without a time zone is UTC.
+    Dates are ISO 8601 (also with "/" for "-" and " UTC" behind), or as in the files of Amazon ("02 28, 2014") and
+    Goodreads ("Sun Jul 30 07:44:10 -0700 2017"); one without a time zone is UTC. A date written as one number
+    (20140228) is a number here: only the whole column tells, see `number_date`.
     """
     number = None if isinstance(value, np.datetime64) else number_of(value)  # float() takes it for a bare number
     if number is None:
@@ -112,12 +127,30 @@ def time_of(value: Any) -> tuple[str | None, int] | None:
     return None
 
 
+def number_date(value: Any) -> int | None:
+    """Unix seconds of a date written as one number, 20140228 or with hours, minutes, seconds; None where it is none."""
+    number = number_of(value)
+    if number is None or number != int(number):
+        return None
+    digits = str(int(number))
+    form = _NUMBER_DATES.get(len(digits))
+    if form is None or int(digits[:4]) not in _YEARS:
+        return None
+    try:
+        return int(datetime.strptime(digits, form).replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        return None
+
+
 def _date(text: str) -> int | None:
     try:
         if amazon := _AMAZON_DATE.fullmatch(text):
             month, day, year = map(int, amazon.groups())
             moment = datetime(year, month, day)
+        elif text[:1].isalpha():
+            moment = datetime.strptime(text, _GOODREADS_DATE)
         else:
+            text = text.removesuffix(" UTC")
             moment = datetime.fromisoformat(text.replace("/", "-") if text[4:5] == "/" else text)
         return math.floor((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError):

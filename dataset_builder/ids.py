@@ -2,7 +2,7 @@
 
 `published` numbers users and items by first appearance over whole sequences, test items included, as the paper's
 data does; then "the last id plus one" is a good guess of the next item, which is a leak. `clean` draws the ids at
-random.
+random. A build that extends another keeps its ids and puts the new ones after them.
 """
 
 import numpy as np
@@ -30,6 +30,17 @@ def first_appearance(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return rank[inverse.reshape(-1)], values[order]
+
+
+def continued_ids(codes: np.ndarray, known: int, protocol: str, seed: int, stream: int) -> np.ndarray:
+    """Ids from 1 of distinct `codes` in order of first appearance, as an int64 array like it.
+
+    A code below `known` has an id already, code + 1; the others follow, drawn among themselves (see `drawn_ids`).
+    """
+    ids = codes + 1
+    is_new = codes >= known
+    ids[is_new] = known + drawn_ids(int(is_new.sum()), protocol, seed, stream)
+    return ids
 
 
 def drawn_ids(count: int, protocol: str, seed: int, stream: int) -> np.ndarray:

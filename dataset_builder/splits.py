@@ -30,7 +30,7 @@ def leave_one_out(lengths: np.ndarray) -> np.ndarray:
     return parts
 
 
-def split_texts(parts: np.ndarray, protocol: str, seed: int) -> np.ndarray:
+def split_texts(parts: np.ndarray, protocol: str, seed: int, trained: np.ndarray | None = None) -> np.ndarray:
     """Split of each review text.
 
     `published`: 8:1:1 at random over all reviews, whatever they belong to, as the paper does. `clean`: the text of a
@@ -41,6 +41,9 @@ def split_texts(parts: np.ndarray, protocol: str, seed: int) -> np.ndarray:
     ----------
     parts : int8 array of shape [n]
         TRAIN, VALIDATION or TEST of the interaction that each text belongs to.
+    trained : bool array of shape [n], optional
+        Texts that stood in the training split of the dataset that is extended: none of them is drawn to be held out,
+        since a model that is trained on has read them.
 
     Returns
     -------
@@ -49,7 +52,7 @@ def split_texts(parts: np.ndarray, protocol: str, seed: int) -> np.ndarray:
     rng = np.random.default_rng([seed, TEXT_SPLIT_STREAM])
     tenth = len(parts) // 10
     splits = np.full(len(parts), TRAIN, dtype=np.int8) if protocol == "published" else parts.astype(np.int8)
-    drawable = rng.permutation(np.flatnonzero(splits == TRAIN))
+    drawable = rng.permutation(np.flatnonzero((splits == TRAIN) if trained is None else (splits == TRAIN) & ~trained))
     for split in (TEST, VALIDATION):
         missing = max(0, tenth - int((splits == split).sum()))
         splits[drawable[:missing]] = split

@@ -263,22 +263,43 @@ class RDRecGenerationMixin:
             if not len(row):
                 raise ValueError(f"item {raw_id!r}: no piece of its text is known to this model: give other words")
         grown = tokenizer.with_items([str(raw_id) for raw_id in texts])
-        first = len(tokenizer)
-        self.resize_token_embeddings(len(grown), mean_resizing=False)
-        with torch.no_grad():
-            table = self.get_input_embeddings().weight
-            for place, row in enumerate(pieces):
-                table[first + place] = table[row].sum(0) / len(row) ** 0.5
-            if tokenizer.transitions is not None:
-                trie = tokenizer.catalog_trie()
+        self.add_rows(tokenizer, grown, pieces)
+        if tokenizer.transitions is not None:
+            with torch.no_grad():
+                table, trie = self.get_input_embeddings().weight, tokenizer.catalog_trie()
                 known = normalize(table[trie.token[trie.end.long()].long()], dim=1)
                 alike = [
                     (rows @ known.T).topk(min(NEIGHBOURS, len(known)), dim=1)
-                    for rows in normalize(table[first:], dim=1).split(max(1, SCORES_AT_ONCE // len(known)))
+                    for rows in normalize(table[len(tokenizer) : len(grown)], dim=1).split(
+                        max(1, SCORES_AT_ONCE // len(known))
+                    )
                 ]
                 nearest, likeness = (torch.cat(parts).cpu() for parts in zip(*((a.indices, a.values) for a in alike)))
                 grown.transitions = tokenizer.transitions.with_items(nearest.numpy() + 1, likeness.clamp(0, 1).numpy())
         return self, grown
+
+    @torch.no_grad()
+    def add_rows(self, tokenizer, grown, pieces: Sequence[Sequence[int]]) -> None:
+        """Make the rows of the pieces that a grown tokenizer has beyond the one that it grew from, in place.
+
+        Parameters
+        ----------
+        tokenizer, grown : RDRecTokenizer
+            `grown` as `tokenizer.with_items` gives it.
+        pieces : sequence of sequences of int
+            Of each new item, the pieces of its text: its row is their sum over the root of their number. An item
+            without any and a new user start as the mean of those known.
+        """
+        first = len(tokenizer)
+        self.resize_token_embeddings(max(self.config.vocab_size, len(grown)), mean_resizing=False)
+        table = self.get_input_embeddings().weight
+        items = grown.catalog_trie().spell(np.arange(1, grown.num_ids("item") + 1))[0]
+        for tokens in (items, np.array(grown.user_pieces, dtype=np.int64)):
+            new, known = torch.from_numpy(tokens[tokens >= first]), torch.from_numpy(tokens[tokens < first])
+            table[new] = table[known].mean(0)
+        for token, row in zip(items[tokenizer.num_ids("item") :], pieces, strict=True):
+            if len(row) and token >= first:
+                table[token] = table[row].sum(0) / len(row) ** 0.5
 
     def logits_processor(
         self, tokenizer, history: Sequence, num_beams: int = 1, exclude: Sequence = (), internal_ids: bool = False

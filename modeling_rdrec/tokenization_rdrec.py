@@ -9,7 +9,7 @@ import copy
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -197,28 +197,43 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
             known = set(self.item_pieces.tolist())
         return [[piece for piece in dict.fromkeys(row) if piece in known] for row in encoded]
 
-    def with_items(self, raw_ids: list[str]) -> "RDRecTokenizer":
-        """A tokenizer that knows these items too: a piece of the vocabulary for each, after all others.
+    @property
+    def user_pieces(self) -> list[int]:
+        """The piece of each user of the catalog; none where users have no pieces of their own."""
+        vocabulary, count = self.get_vocab(), self.num_ids("user") or 0
+        has_pieces = f"▁user_{count}" in vocabulary
+        return [vocabulary[f"▁user_{n}"] for n in range(1, count + 1)] if has_pieces else []
+
+    def with_items(self, raw_ids: list[str], users: Sequence[str] = ()) -> "RDRecTokenizer":
+        """A tokenizer that knows these items too, and these users: a piece of the vocabulary for each, after all
+        others (for users, where those known have pieces).
 
         Raises
         ------
         ValueError
-            For an item that the catalog holds already or that is given twice, or a vocabulary whose ids have several
-            pieces.
+            For an item or user that the catalog holds already or that is given twice, or a vocabulary whose ids have
+            several pieces or that takes no more.
         """
         if self.catalog is None or self.catalog_trie().longest > 2:
             raise ValueError("items are added to a catalog whose ids are pieces of the vocabulary: see ids_as_tokens")
-        known = set(self._ids["item"])
-        for raw_id in raw_ids:
-            if raw_id in known:
-                raise ValueError(f"item {raw_id!r} is in the catalog already: give each new item once")
-            known.add(raw_id)
+        for kind, new in (("item", raw_ids), ("user", users)):
+            known = set(self._ids[kind])
+            for raw_id in new:
+                if raw_id in known:
+                    raise ValueError(f"{kind} {raw_id!r} is in the catalog already: give each new {kind} once")
+                known.add(raw_id)
+        pieces = _following("▁", self.num_ids("item"), len(raw_ids))
+        if self.user_pieces:
+            pieces += _following("▁user_", self.num_ids("user"), len(users))
+        vocabulary = self.get_vocab()
+        missing = [piece for piece in pieces if piece not in vocabulary]
         backend = json.loads(self.backend_tokenizer.to_str())
-        first = self.num_ids("item") + 1
-        backend["model"]["vocab"] += [[f"▁{n}", -1.0] for n in range(first, first + len(raw_ids))]
+        if missing and len(backend["model"]["vocab"]) < len(self):
+            raise ValueError("this vocabulary has tokens behind its pieces, so none can follow: see ids_as_tokens")
+        backend["model"]["vocab"] += [[piece, -1.0] for piece in missing]
         grown = copy.copy(self)
         grown._tokenizer = Tokenizer.from_str(json.dumps(backend))
-        grown.set_catalog(self.catalog["user"], [*self.catalog["item"], *raw_ids])
+        grown.set_catalog([*self.catalog["user"], *users], [*self.catalog["item"], *raw_ids])
         return grown
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
@@ -315,6 +330,11 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
             zeros = [0] * (len(padded["input_ids"]) - len(ids))
             padded["whole_word_ids"] = ids + zeros if side == "right" else zeros + ids
         return padded
+
+
+def _following(mark: str, known: int, count: int) -> list[str]:
+    """The pieces of the next ids after the known ones."""
+    return [f"{mark}{n}" for n in range(known + 1, known + count + 1)]
 
 
 def _plain(kind: str, key: Any) -> str | int:

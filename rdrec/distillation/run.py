@@ -15,6 +15,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from dataset_builder.files import existing_file
+from dataset_builder.columns import Chosen, parse_columns, told
+from dataset_builder.files import data_files
 from dataset_builder.rationales import KEY_COLUMNS, RATIONALE_TASKS, review_key
 from dataset_builder.reviews import Review, ReviewSource, read_reviews
 from rdrec.durable import whole_file, write_json
@@ -78,7 +80,7 @@ LOOK_GROUP = 4_000  # rows that the policy looks at together, and whose re-asks 
 def distill(
     settings: Settings, *, reviews: ReviewSource | None = None, ask: Teacher | None = None, progress: bool = True
 ) -> dict[str, Any]:
-    """Distil reviews; go on where an earlier run in the same folder stopped.
+    """Distil reviews; go on where an earlier run in the same folder stopped, also over a refreshed file of reviews.
 
     Parameters
     ----------
@@ -112,6 +114,7 @@ class _Run:
     def __init__(self, settings: Settings, reviews: ReviewSource, ask: Teacher | None, progress: bool):
         self.settings = settings
         self.reviews = reviews
+        self.read = partial(read_reviews, reviews, columns=parse_columns(settings.columns), needs=("text",))
         self.ask = ask
         self.progress = progress
         self.prompt: Prompt = load_prompt(settings.prompt)
@@ -126,7 +129,7 @@ class _Run:
 
     async def go(self) -> dict[str, Any]:
         if not callable(self.reviews):
-            existing_file(self.reviews)
+            data_files(self.reviews)
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder}: is a file; name a folder")
         if (self.folder / OUTPUT_FILE).exists() and not (self.folder / JOURNAL_FILE).exists():
@@ -214,7 +217,9 @@ class _Run:
         self.texts, first, self.text_of_review = np.unique(keys, return_index=True, return_inverse=True)
         no_text = bool(len(self.texts)) and self.texts[0] == 0
         self.total = len(self.texts) - int(no_text)
-        self._compare(
+        # Which reviews they are changes no answer: a refreshed file goes on with those that it shares with the last.
+        self.of_reviews = {"max_reviews": self.settings.max_reviews, "reviews_sha256": digest}
+        are_others = self._compare(
             {
                 "prompt": self.prompt.name,
                 "prompt_sha256": self.prompt.sha256,
@@ -223,8 +228,6 @@ class _Run:
                 "seed": self.settings.seed,
                 "guided": self.settings.guided != "off" and self.prompt.schema is not None,
                 "max_review_chars": self.settings.max_review_chars,
-                "max_reviews": self.settings.max_reviews,
-                "reviews_sha256": digest,
             }
         )
         self.offset_of_text = self._journaled()
@@ -233,13 +236,18 @@ class _Run:
         if no_text:
             self.to_ask[first[0]] = False
         self.missing = int(self.to_ask.sum())
+        if are_others:
+            known = self.total - self.missing
+            note = f"other reviews than this folder began with: {known:,} of {self.total:,} texts are answered already"
+            tqdm.write(f"note: {note}", file=sys.stderr)
 
     def _read_texts(self) -> tuple[np.ndarray, str]:
         """Each review's key (0: no text) as uint64, and a hash of them all."""
         self.skipped: Counter[str] = Counter()
         keys = array("Q")
         digest = hashlib.sha256()
-        reviews = islice(read_reviews(self.reviews, skipped=self.skipped), self.settings.max_reviews)
+        columns: Chosen = {}
+        reviews = islice(self.read(skipped=self.skipped, chosen=columns), self.settings.max_reviews)
         with self._bar("reading reviews", " rows") as bar:
             for review in reviews:
                 text, _ = prepare(review.text, self.settings.max_review_chars)
@@ -247,6 +255,8 @@ class _Run:
                 digest.update(key.to_bytes(8, "big"))
                 keys.append(key)
                 bar.update()
+        if self.progress:
+            tqdm.write(f"note: columns: {told(columns)}", file=sys.stderr)
         return np.frombuffer(keys, dtype=np.uint64), digest.hexdigest()
 
     def _journaled(self) -> np.ndarray:
@@ -259,23 +269,26 @@ class _Run:
         offsets[place[known]] = np.frombuffer(self.journal.offsets, dtype=np.int64)[known]
         return offsets
 
-    def _compare(self, now: dict[str, Any]) -> None:
+    def _compare(self, now: dict[str, Any]) -> bool:
+        """Refuse other settings than the journal's, or begin one; whether it was begun with other reviews."""
         if self.journal.header is None:
-            self.journal.begin(now)
-            return
+            self.journal.begin(now | self.of_reviews)
+            return False
         before = self.journal.header["settings"]
         for name, value in now.items():
             if before.get(name) == value:
                 continue
-            what = {"prompt_sha256": "the text of the prompt", "reviews_sha256": "the reviews"}.get(name)
-            change = f"{what} changed" if what else f"{name} was {before.get(name)!r} and is now {value!r}"
+            change = f"{name} was {before.get(name)!r} and is now {value!r}"
+            if name == "prompt_sha256":
+                change = "the text of the prompt changed"
             raise UserError(f"{self.folder}: begun under other settings: {change}; name another --output")
+        return any(before.get(name) != value for name, value in self.of_reviews.items())
 
     # ---- asking ----
 
     def _questions(self) -> Iterator[Question]:
         """Everything that the journal lacks."""
-        reviews = read_reviews(self.reviews, skipped=Counter())
+        reviews = self.read(skipped=Counter())
         for position, review in enumerate(islice(reviews, len(self.to_ask))):
             if self.to_ask[position]:
                 text, _ = prepare(review.text, self.settings.max_review_chars)
@@ -330,14 +343,14 @@ class _Run:
 
     def _rows(self, look: SecondLook | None) -> Iterator[list[dict[str, Any]]]:
         """The output's rows in groups, as the policy leaves them."""
-        reviews = enumerate(islice(read_reviews(self.reviews, skipped=Counter()), len(self.to_ask)))
+        reviews = enumerate(islice(self.read(skipped=Counter()), len(self.to_ask)))
         while group := list(islice(reviews, LOOK_GROUP if look else ROW_GROUP)):
             rows = [self._row(position, review) for position, review in group]
             yield rows if look is None else look.apply(rows, [review.text for _, review in group])
 
     def _info(self, counts: "_Counts") -> dict[str, Any]:
         info = {
-            "settings": self.journal.header["settings"] | {"model": self._teacher()},
+            "settings": self.journal.header["settings"] | {"model": self._teacher()} | self.of_reviews,
             "counts": {"reviews": counts.reviews, "texts": self.total, "with_rationale": counts.rationales},
             "flags": dict(sorted(counts.flags.items())),
             "skipped": dict(sorted(self.skipped.items())),

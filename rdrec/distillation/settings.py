@@ -16,10 +16,15 @@ def _flag(help: str, **default):
 class Settings:
     """Flags that change answers are written into the journal; a run goes on only under the same."""
 
-    reviews: str = _flag("Reviews file: Amazon 2014, 2018 or 2023, JSON lines or CSV, plain, .gz or .zip.")
+    reviews: str = _flag("File or folder of reviews: CSV, TSV, JSON or Parquet, also packed.")
     endpoint: list[str] = _flag("URL of each server with an OpenAI-style chat endpoint, e.g. http://127.0.0.1:8080")
-    output: str = _flag("Folder for the journal and rationales.parquet; the same folder again goes on.")
+    output: str = _flag(
+        "Folder for the journal and rationales.parquet; the same folder again goes on, asking new texts only."
+    )
 
+    columns: str | None = _flag(
+        "Columns of the reviews, user=NAME,item=NAME,time=NAME,text=NAME (or numbers); default: guessed.", default=None
+    )
     prompt: str = _flag("grounded, published, or a prompt file.", default="grounded")
     model: str | None = _flag("Name of the model, as the server knows it; default: what the server says.", default=None)
     guided: str = _flag(

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from dataset_builder.columns import parse_columns
 from dataset_builder.rationales import RATIONALE_TASKS, Identity, ReviewKey, identity_in, read_rationales
 from dataset_builder.reviews import read_reviews
 from rdrec.durable import whole_file
@@ -38,6 +39,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m rdrec.grounding", description=__doc__.splitlines()[0])
     parser.add_argument("rationales", help="folder with rationales.parquet or rationales.jsonl, or such a file")
     parser.add_argument("--reviews", required=True, help="the reviews file that the rationales were written for")
+    parser.add_argument("--columns", help="which columns the reviews are in, as distill.py was given them")
     parser.add_argument("--output", help="folder of the reports (default: that of the rationales)")
     parser.add_argument(
         "--apply",
@@ -66,7 +68,7 @@ def audit(options: argparse.Namespace) -> None:
     found = read_rationales(path, teacher="unknown", prompt="unknown", skipped=Counter())
     if not found:
         raise DatasetError(f"{path}: no rationales; nothing to audit")
-    reviews = _reviews_of(found, path, options.reviews)
+    reviews = _reviews_of(found, path, options.reviews, options.columns)
     rows = [_flat(identity, one) for identity, one in found.items()]
     choices = {half: Counter(one["provenance"][f"{half}_choice"] for one in found.values()) for half in RATIONALE_TASKS}
     settled = any(choice for counts in choices.values() for choice in counts)
@@ -90,9 +92,10 @@ def audit(options: argparse.Namespace) -> None:
     print(f"written to {folder}: audit.html, audit.jsonl" + (", audited.jsonl" if options.apply else ""))
 
 
-def _reviews_of(found: Mapping[Identity, Any], path: Path, reviews: str) -> list[str]:
+def _reviews_of(found: Mapping[Identity, Any], path: Path, reviews: str, columns: str | None) -> list[str]:
     """The text of each rationale's review, in their order."""
-    texts = {identity_in(found, one): one.text for one in read_reviews(reviews, skipped=Counter())}
+    read = read_reviews(reviews, skipped=Counter(), columns=parse_columns(columns), needs=("text",))
+    texts = {identity_in(found, one): one.text for one in read}
     for identity in found:
         if identity not in texts:
             which = f"review_row {identity}" if isinstance(identity, int) else f"the review of {identity[:2]}"

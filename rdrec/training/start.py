@@ -6,6 +6,7 @@ from itertools import chain
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig
 
@@ -36,7 +37,8 @@ def make_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
     Raises
     ------
     UserError
-        For a checkpoint of another size or kind, or an unknown key of `model_config`.
+        For a checkpoint of another size, kind or catalog (but for one that the dataset extends), or an unknown key of
+        `model_config`.
     """
     kind = None  # of the checkpoint to start from
     if recipe.model_name_or_path is None:
@@ -45,7 +47,7 @@ def make_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
         kind = kind_of(recipe.model_name_or_path, recipe.model_revision)
         model, tokenizer = load_pretrained(recipe.model_name_or_path, recipe.model_revision, recipe.max_whole_words)
         # Its weights belong to the ids of its own catalog.
-        check_same_catalog(tokenizer, data, recipe.model_name_or_path, recipe.dataset)
+        tokenizer = _over_catalog(model, tokenizer, recipe, data)
     if tokenizer.catalog is None:
         tokenizer.set_catalog(**data.raw_ids)
     config = model.config
@@ -61,6 +63,42 @@ def make_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
     elif config.ids_are_pieces:
         _compose_items(model, tokenizer, recipe, data)
     return model, tokenizer
+
+
+def _over_catalog(model, tokenizer: RDRecTokenizer, recipe: Recipe, data: TaskData) -> RDRecTokenizer:
+    """The checkpoint's tokenizer with the dataset's catalog; `model` gets rows for what a refreshed dataset adds.
+
+    Raises
+    ------
+    UserError
+        The dataset's catalog is neither the checkpoint's nor an extension of it.
+    """
+    known, where = tokenizer.catalog, recipe.model_name_or_path
+    # Raw ids alone do not tell: where they are numbers in order, a larger shop's begin like a smaller one's.
+    extends = known is not None and known != data.raw_ids and "extends" in data.info
+    if not extends or any(data.raw_ids[kind][: len(ids)] != ids for kind, ids in known.items()):
+        check_same_catalog(tokenizer, data, where, recipe.dataset)
+        return tokenizer
+    users, items = (data.raw_ids[kind][len(known[kind]) :] for kind in ("user", "item"))
+    note = f"{recipe.dataset} extends the catalog of {where} by {len(users)} users and {len(items)} items"
+    if tokenizer.catalog_trie().longest > 2:  # ids of several pieces, all of which the vocabulary has
+        tokenizer.set_catalog(**data.raw_ids)
+        PartialState().print(note)
+        return tokenizer
+    if recipe.lora_rank is not None:
+        raise UserError(f"lora_rank: {note}, and adapters have no rows for them: train all weights first")
+    try:
+        grown = tokenizer.with_items(items, users)
+    except ValueError as error:
+        raise UserError(f"{where}: {note}, but {error}") from error
+    pieces: list[list[int]] = [[]] * len(items)
+    if tokenizer.item_pieces is not None:
+        pieces = grown.text_pieces(data.item_texts(recipe.item_text, recipe.fit_on)[len(known["item"]) :])
+    model.add_rows(tokenizer, grown, pieces)
+    if bare := sum(not row for row in pieces):
+        note += f"; items without a text that the model knows, which start as the mean of the known items: {bare}"
+    PartialState().print(note)
+    return grown
 
 
 def _check_goes_with(config: RDRecConfig, recipe: Recipe, data: TaskData, kind: str | None) -> None:

@@ -95,7 +95,7 @@ def test_unknown_times_written_as_0_or_minus_1_are_of_any_unit():
 def test_what_is_no_time_is_told_with_what_is_one(tmp_path):
     with pytest.raises(DatasetError, match=r"1 bad_time\); times may be seconds, milliseconds or dates"):
         times_of([{"unixReviewTime": "last week"}])
-    path = write_jsonl(tmp_path / "r.jsonl", [{"user_id": "u", "asin": "i", "text": "x", "date": 5}])
+    path = write_jsonl(tmp_path / "r.jsonl", [{"user_id": "u", "asin": "i", "text": "x", "when": 5}])
     with pytest.raises(DatasetError, match="no column for the time; .*unixReviewTime, timestamp.*the values tell"):
         list(read_reviews(path, skipped=Counter()))
 
