@@ -170,8 +170,8 @@ class _Reading:
         return chosen
 
     def _of_table(self, table: Table, where: str) -> Iterator[Review]:
-        clock, known = self.clock, list(table.columns)
-        chosen = self._choose(known, where) if known else {}
+        clock, known = self.clock, dict.fromkeys(table.columns)
+        chosen = self._choose(table.columns, where) if known else {}
         needed = dict.fromkeys(name for names in chosen.values() for name in names)
         header: tuple[str, ...] | None = None
         columns: dict[str, list[str]] = {}
@@ -185,8 +185,8 @@ class _Reading:
             if tuple(row) != header:  # looked up anew only where the names change: it is a fifth of the reading
                 header = tuple(row)
                 if new := [name for name in header if name not in known]:  # a JSON object may have what others lack
-                    known += new
-                    chosen = self._choose(known, where)
+                    known.update(dict.fromkeys(new))
+                    chosen = self._choose(list(known), where)
                 columns = {role: [name for name in names if name in row] for role, names in chosen.items()}
                 user_name, text_name, title_name, rating_name = (
                     next(iter(columns.get(role, ())), None) for role in ("user", "text", "title", "rating")

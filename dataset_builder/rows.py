@@ -33,7 +33,8 @@ from .files import PARQUET_MAGIC, head_of, open_bytes, open_text
 
 Row = Mapping[str, Any] | str
 
-MOST_LINES = 1000  # of one CSV row; a longer row that does not fit the header is a quote left open
+# Lines of one CSV row; a longer one that does not fit the header is a quote left open, sooner so at the file's end.
+MOST_LINES, MOST_LAST_LINES = 1000, 20
 SAMPLE_ROWS = 1000  # of a file whose rows name their own columns
 _SAMPLE = 1 << 20  # characters that the separator is told from
 _CHUNK = 1 << 16
@@ -263,23 +264,32 @@ def _good_rows(reader: Any) -> Iterator[list[str]]:
 
 def _csv_rows(reader: Any, columns: list[str], path: str | Path) -> Iterator[Row]:
     width = len(columns)
+    began = lines = 0  # of a row of another width, which a quote left open makes of all that follow it
     while True:
+        if lines >= MOST_LINES:
+            raise _open_quote(path, began)
         began = reader.line_num + 1
         try:
             fields = next(reader)
         except StopIteration:
+            if lines >= MOST_LAST_LINES:
+                raise _open_quote(path, began - lines) from None
             return
         except csv.Error:
             yield "malformed_row"
             continue
-        if len(fields) != width and reader.line_num - began >= MOST_LINES:
-            raise DatasetError(f"{path}: a quote opened in line {began} is not closed; close or double it")
-        if not fields:
-            yield "blank_row"
-        elif len(fields) != width:
-            yield "malformed_row"
-        else:
+        lines = 0
+        if len(fields) == width:
             yield dict(zip(columns, fields, strict=True))
+        elif not fields:
+            yield "blank_row"
+        else:
+            lines = reader.line_num - began + 1
+            yield "malformed_row"
+
+
+def _open_quote(path: str | Path, line: int) -> DatasetError:
+    return DatasetError(f"{path}: a quote opened in line {line} is not closed; close or double it")
 
 
 # ---- Parquet --------------------------------------------------------------------------------------------------------

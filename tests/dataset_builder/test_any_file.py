@@ -367,6 +367,11 @@ def test_columns_as_the_user_names_them(tmp_path, content, columns, expected):
             "quote texts that hold the separator; the first is row 0",
         ),
         (
+            'user,item,time\nu,i,5\nu,"j,6\n' + "v,k,7\n" * 30,
+            {},
+            "a quote opened in line 3 is not closed; close or double",
+        ),
+        (
             "user,item,time\n,i,5\nNaN,j,5\n",
             {},
             "(2 missing_user); column 'user' holds no id there; name the right one with --columns user=NAME",
