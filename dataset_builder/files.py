@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -153,12 +154,24 @@ def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
                 with io.BufferedReader(_Unzstd(stream), 1 << 16) as unpacked:
                     yield unpacked
             elif magic == ZIP_MAGIC:
-                with zipfile.ZipFile(stream) as archive, archive.open(_member(path, archive)) as unpacked:
+                with _open_zip(path, stream) as unpacked:
                     yield unpacked
             else:
                 yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path}: damaged or truncated archive ({error}); download it again") from error
+
+
+def _open_zip(path: Path, stream: BinaryIO) -> BinaryIO:
+    try:
+        archive = zipfile.ZipFile(stream)  # holds nothing that must be closed: the file is the caller's
+        return archive.open(_member(path, archive))
+    except NotImplementedError as error:
+        raise DatasetError(f"{path}: a zip that Python cannot unpack ({error}); unpack it and give the file") from error
+    except DatasetError:
+        raise
+    except (OSError, ValueError, RuntimeError, struct.error) as error:  # what damage to a zip's own tables ends in
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:

@@ -166,6 +166,9 @@ def test_values_of_parquet_keep_their_meaning(tmp_path):
     assert skipped == {"missing_user": 1, "missing_item": 1}
     pq.write_table(pa.table(columns), path)
     assert "row 3, column 'user': '\ufffd' holds letters that cannot be read" in refused(path)
+    unchecked = pa.Array.from_buffers(pa.string(), 4, columns["user"].buffers())
+    pq.write_table(pa.table(columns | {"user": unchecked}), path)
+    assert "row 3, column 'user': '\ufffd' holds letters that cannot be read" in refused(path)
     path.write_bytes(path.read_bytes()[:-30])
     assert "damaged or truncated Parquet" in refused(path)
 
