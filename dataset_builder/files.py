@@ -43,8 +43,8 @@ REFUSED = {
     b"<!DOCTYPE": "a web page; give the file itself, not the page that links to it",
     b"<html": "a web page; give the file itself, not the page that links to it",
 }
-# Of a folder, files with these endings (after that of the packing) are data.
-DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".dat", ".inter", ".item", ".parquet", ".pq")
+# Of a folder, files with these endings are data.
+DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".item", ".parquet")
 PACKED_SUFFIXES = (".gz", ".zip", ".zst")
 NO_DATA = ("readme", "license", "licence")
 
@@ -92,9 +92,8 @@ def _is_data(inside: Path) -> bool:
     if any(part.startswith((".", "_")) for part in inside.parts):
         return False
     name = inside.name.lower()
-    for packed in PACKED_SUFFIXES:
-        name = name.removesuffix(packed)
-    return name.endswith(DATA_SUFFIXES) and not name.startswith(NO_DATA)
+    is_part = name.startswith("part-") and "." not in name  # as Hadoop names them
+    return (is_part or name.endswith(DATA_SUFFIXES + PACKED_SUFFIXES)) and not name.startswith(NO_DATA)
 
 
 def sha256_of(path: str | Path) -> str:

@@ -110,7 +110,8 @@ def read_items(
                 if isinstance(row, str):
                     bad += 1
                     continue
-                if new := [name for name in row if name not in known]:  # a JSON object may have what others lack
+                new = [name for name in row if name not in known]  # a JSON object may have what others lack
+                if new or not chosen:
                     known.update(dict.fromkeys(new))
                     chosen = _choose(list(known), columns, item_of_reviews, file)
                 raw = _id(file, number, row, chosen["item"])

@@ -312,7 +312,9 @@ def _parquet(stream: Any, path: str | Path) -> Table:
         columns = list(file.schema_arrow.names)
 
     def rows(only: Collection[str] | None = None) -> Iterator[Row]:
-        batches = file.iter_batches(_BATCH, columns=None if only is None else list(only))
+        batches = file.iter_batches(
+            _BATCH, columns=columns if only is None else [name for name in columns if name in only]
+        )
         while True:
             with _named(path):
                 batch = next(batches, None)
