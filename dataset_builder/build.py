@@ -162,7 +162,7 @@ def build_tables(
         notes["repeats"] = _repeats_note(interactions)
     if items is not None:
         found = read_items(items, raw_items, item_columns, bought.columns["item"])
-        texts_of_items = known.item_texts | found.texts
+        texts_of_items |= found.texts
         if notes is not None:
             notes["items"] = (
                 f"{len(found.texts):,} of {len(raw_items):,} items got a text; ignored: {found.ignored:,} rows of "

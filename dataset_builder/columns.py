@@ -207,7 +207,7 @@ def by_number(given: Mapping[str, str]) -> bool:
 
 def shown(columns: Sequence[str]) -> str:
     """The columns of a file, for an error."""
-    return ", ".join(map(repr, columns[:_MOST_SHOWN])) + (", …" if len(columns) > _MOST_SHOWN else "")
+    return ", ".join(map(repr, columns[:_MOST_SHOWN])) + (", …" if len(columns) > _MOST_SHOWN else "") or "none"
 
 
 def told(chosen: Chosen) -> str:

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -42,8 +43,8 @@ REFUSED = {
     b"<!DOCTYPE": "a web page; give the file itself, not the page that links to it",
     b"<html": "a web page; give the file itself, not the page that links to it",
 }
-# Of a folder, files with these endings (after that of the packing) are data.
-DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".dat", ".inter", ".item", ".parquet", ".pq")
+# Of a folder, files with these endings are data.
+DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".item", ".parquet")
 PACKED_SUFFIXES = (".gz", ".zip", ".zst")
 NO_DATA = ("readme", "license", "licence")
 
@@ -91,9 +92,8 @@ def _is_data(inside: Path) -> bool:
     if any(part.startswith((".", "_")) for part in inside.parts):
         return False
     name = inside.name.lower()
-    for packed in PACKED_SUFFIXES:
-        name = name.removesuffix(packed)
-    return name.endswith(DATA_SUFFIXES) and not name.startswith(NO_DATA)
+    is_part = name.startswith("part-") and "." not in name  # as Hadoop names them
+    return (is_part or name.endswith(DATA_SUFFIXES + PACKED_SUFFIXES)) and not name.startswith(NO_DATA)
 
 
 def sha256_of(path: str | Path) -> str:
@@ -153,12 +153,24 @@ def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
                 with io.BufferedReader(_Unzstd(stream), 1 << 16) as unpacked:
                     yield unpacked
             elif magic == ZIP_MAGIC:
-                with zipfile.ZipFile(stream) as archive, archive.open(_member(path, archive)) as unpacked:
+                with _open_zip(path, stream) as unpacked:
                     yield unpacked
             else:
                 yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path}: damaged or truncated archive ({error}); download it again") from error
+
+
+def _open_zip(path: Path, stream: BinaryIO) -> BinaryIO:
+    try:
+        archive = zipfile.ZipFile(stream)  # holds nothing that must be closed: the file is the caller's
+        return archive.open(_member(path, archive))
+    except NotImplementedError as error:
+        raise DatasetError(f"{path}: a zip that Python cannot unpack ({error}); unpack it and give the file") from error
+    except DatasetError:
+        raise
+    except (OSError, ValueError, RuntimeError, struct.error) as error:  # what damage to a zip's own tables ends in
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:

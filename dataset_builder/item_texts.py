@@ -104,15 +104,16 @@ def read_items(
     chosen: Chosen = {}
     for file in data_files(path):
         with open_table(file, ITEM_COLUMNS, columns or {}) as table:
-            known: list[str] = []
-            needed = _needed(_choose(table.columns, columns, item_of_reviews, file)) if table.columns else None
-            for number, row in enumerate(table.rows(needed)):
+            known = dict.fromkeys(table.columns)
+            chosen = _choose(table.columns, columns, item_of_reviews, file) if known else {}
+            for number, row in enumerate(table.rows(_needed(chosen))):
                 if isinstance(row, str):
                     bad += 1
                     continue
-                if new := [name for name in row if name not in known]:
-                    known += new
-                    chosen = _choose(list(dict.fromkeys([*table.columns, *known])), columns, item_of_reviews, file)
+                new = [name for name in row if name not in known]  # a JSON object may have what others lack
+                if new or not chosen:
+                    known.update(dict.fromkeys(new))
+                    chosen = _choose(list(known), columns, item_of_reviews, file)
                 raw = _id(file, number, row, chosen["item"])
                 name = wanted_as.get(whole_number(raw))
                 if not raw:

@@ -69,10 +69,10 @@ def read_reviews(
     ----------
     source : path or callable
     skipped : Counter
-        Gets, by reason (`ROW_SKIPS`), the rows left out, and
-        under `undecodable_text` the rows kept although some letters of their text could not be read.
+        Gets, by reason (`ROW_SKIPS`), the rows left out, and under `undecodable_text` the rows kept although some
+        letters of their text could not be read.
     times : dict, optional
-        Gets, by column, what its times are in: "seconds", "milliseconds", …, or "dates".
+        Gets, by column, what its times are in: "seconds", "milliseconds", …, "dates" or "dates (YYYYMMDD)".
     columns : mapping of str to str, optional
         By role (user, item, time, text, rating, title), a column's name or number; the others are guessed.
     chosen : dict, optional
@@ -170,8 +170,8 @@ class _Reading:
         return chosen
 
     def _of_table(self, table: Table, where: str) -> Iterator[Review]:
-        clock, known = self.clock, list(table.columns)
-        chosen = self._choose(known, where) if known else {}
+        clock, known = self.clock, dict.fromkeys(table.columns)
+        chosen = self._choose(table.columns, where) if known else {}
         needed = dict.fromkeys(name for names in chosen.values() for name in names)
         header: tuple[str, ...] | None = None
         columns: dict[str, list[str]] = {}
@@ -184,9 +184,10 @@ class _Reading:
                 continue
             if tuple(row) != header:  # looked up anew only where the names change: it is a fifth of the reading
                 header = tuple(row)
-                if new := [name for name in header if name not in known]:  # a JSON object may have what others lack
-                    known += new
-                    chosen = self._choose(known, where)
+                new = [name for name in header if name not in known]  # a JSON object may have what others lack
+                if new or not chosen:
+                    known.update(dict.fromkeys(new))
+                    chosen = self._choose(list(known), where)
                 columns = {role: [name for name in names if name in row] for role, names in chosen.items()}
                 user_name, text_name, title_name, rating_name = (
                     next(iter(columns.get(role, ())), None) for role in ("user", "text", "title", "rating")
@@ -235,7 +236,7 @@ class _Reading:
         """All values of a column, with their places: a reading of its own."""
         for name in self._files():
             with self._open(name) as table:
-                for number, row in enumerate(table.rows([column]) if column in table.columns else ()):
+                for number, row in enumerate(table.rows([column])):
                     if not isinstance(row, str):
                         yield self._place(number, str(name)), row.get(column)
 

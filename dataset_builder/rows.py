@@ -33,7 +33,8 @@ from .files import PARQUET_MAGIC, head_of, open_bytes, open_text
 
 Row = Mapping[str, Any] | str
 
-MOST_LINES = 1000  # of one CSV row; a longer row that does not fit the header is a quote left open
+# Lines of one CSV row; a longer one that does not fit the header is a quote left open, sooner so at the file's end.
+MOST_LINES, MOST_LAST_LINES = 1000, 20
 SAMPLE_ROWS = 1000  # of a file whose rows name their own columns
 _SAMPLE = 1 << 20  # characters that the separator is told from
 _CHUNK = 1 << 16
@@ -263,23 +264,32 @@ def _good_rows(reader: Any) -> Iterator[list[str]]:
 
 def _csv_rows(reader: Any, columns: list[str], path: str | Path) -> Iterator[Row]:
     width = len(columns)
+    began = lines = 0  # of a row of another width, which a quote left open makes of all that follow it
     while True:
+        if lines >= MOST_LINES:
+            raise _open_quote(path, began)
         began = reader.line_num + 1
         try:
             fields = next(reader)
         except StopIteration:
+            if lines >= MOST_LAST_LINES:
+                raise _open_quote(path, began - lines) from None
             return
         except csv.Error:
             yield "malformed_row"
             continue
-        if len(fields) != width and reader.line_num - began >= MOST_LINES:
-            raise DatasetError(f"{path}: a quote opened in line {began} is not closed; close or double it")
-        if not fields:
-            yield "blank_row"
-        elif len(fields) != width:
-            yield "malformed_row"
-        else:
+        lines = 0
+        if len(fields) == width:
             yield dict(zip(columns, fields, strict=True))
+        elif not fields:
+            yield "blank_row"
+        else:
+            lines = reader.line_num - began + 1
+            yield "malformed_row"
+
+
+def _open_quote(path: str | Path, line: int) -> DatasetError:
+    return DatasetError(f"{path}: a quote opened in line {line} is not closed; close or double it")
 
 
 # ---- Parquet --------------------------------------------------------------------------------------------------------
@@ -297,37 +307,46 @@ def _seekable(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def _parquet(stream: Any, path: str | Path) -> Table:
-    try:
+    with _named(path):
         file = pq.ParquetFile(stream, buffer_size=_CHUNK)  # else whole columns are in memory
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
+        columns = list(file.schema_arrow.names)
 
     def rows(only: Collection[str] | None = None) -> Iterator[Row]:
-        batches = file.iter_batches(_BATCH, columns=None if only is None else list(only))
+        batches = file.iter_batches(
+            _BATCH, columns=columns if only is None else [name for name in columns if name in only]
+        )
         while True:
-            try:
+            with _named(path):
                 batch = next(batches, None)
                 if batch is None:
                     return
-                found = pa.table(
-                    {name: _readable(column) for name, column in zip(batch.schema.names, batch.columns)}
-                ).to_pylist()
-            except (OSError, pa.ArrowException) as error:
-                raise _damaged(path, error) from error
-            yield from found
+                values = [_values(column) for column in batch.columns]
+            yield from (dict(zip(batch.schema.names, row)) for row in zip(*values))
 
-    return Table(list(file.schema_arrow.names), rows, "save it anew")
+    return Table(columns, rows, "save it anew")
 
 
-def _readable(column: pa.Array) -> pa.Array | list[Any]:
-    """Of a column, values as Python has them: bytes are text, and nanoseconds, which Python lacks, are cut."""
+def _values(column: pa.Array) -> list[Any]:
+    """A column as Python has it: bytes are text, nanoseconds, which Python lacks, are cut."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-        return column.cast(pa.timestamp("us", column.type.tz), safe=False)
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        try:
+            return column.to_pylist()
+        except UnicodeDecodeError:  # some tools write what they were given, unchecked
+            column = column.cast(pa.large_binary())
+    values = column.to_pylist()
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        return [None if value is None else value.decode("utf-8", "replace") for value in column.to_pylist()]
-    return column
+        return [None if value is None else value.decode("utf-8", "replace") for value in values]
+    return values
 
 
-def _damaged(path: str | Path, error: Exception) -> DatasetError:
-    reason = " ".join(str(error).split())[:200]
-    return DatasetError(f"{path}: damaged or truncated Parquet ({reason}); write or download it again")
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DatasetError(f"{path}: damaged or truncated Parquet ({reason}); write or download it again") from error

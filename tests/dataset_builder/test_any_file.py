@@ -127,13 +127,14 @@ def test_a_folder_is_read_file_by_file_with_one_count_of_rows(tmp_path):
     (folder / "deep").mkdir(parents=True)
     (folder / "a.csv.gz").write_bytes(gzip.compress(separated(",", ROWS[:1])))
     (folder / "b.jsonl").write_bytes(b"{bad\n" + json_lines(ROWS[1:2]))
-    (folder / "deep" / "c.parquet").write_bytes(parquet(ROWS[2:]))
+    (folder / "deep" / "c.zip").write_bytes(zipped(parquet(ROWS[2:])))
+    (folder / "part-00000").write_bytes(separated("\t", ROWS[:1]))
     (folder / "d.csv").write_bytes(b"")  # what a worker without rows leaves
     for name in ("_SUCCESS", ".a.csv.crc", "README.txt", "plot.png", "_meta.json"):
         (folder / name).write_bytes(b"x")
     reviews, skipped = read(folder)
-    assert [tuple(review)[1:6] for review in reviews] == EXPECTED
-    assert [review.row for review in reviews] == [0, 2, 3] and skipped == {"malformed_row": 1}
+    assert [tuple(review)[1:6] for review in reviews] == [*EXPECTED, EXPECTED[0]]
+    assert [review.row for review in reviews] == [0, 2, 3, 4] and skipped == {"malformed_row": 1}
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path):
@@ -165,6 +166,9 @@ def test_values_of_parquet_keep_their_meaning(tmp_path):
     assert (review.user, review.item, review.timestamp) == ("u1", "12", int(moment.timestamp()))
     assert skipped == {"missing_user": 1, "missing_item": 1}
     pq.write_table(pa.table(columns), path)
+    assert "row 3, column 'user': '\ufffd' holds letters that cannot be read" in refused(path)
+    unchecked = pa.Array.from_buffers(pa.string(), 4, columns["user"].buffers())
+    pq.write_table(pa.table(columns | {"user": unchecked}), path)
     assert "row 3, column 'user': '\ufffd' holds letters that cannot be read" in refused(path)
     path.write_bytes(path.read_bytes()[:-30])
     assert "damaged or truncated Parquet" in refused(path)
@@ -367,6 +371,11 @@ def test_columns_as_the_user_names_them(tmp_path, content, columns, expected):
             "quote texts that hold the separator; the first is row 0",
         ),
         (
+            'user,item,time\nu,i,5\nu,"j,6\n' + "v,k,7\n" * 30,
+            {},
+            "a quote opened in line 3 is not closed; close or double",
+        ),
+        (
             "user,item,time\n,i,5\nNaN,j,5\n",
             {},
             "(2 missing_user); column 'user' holds no id there; name the right one with --columns user=NAME",
@@ -384,6 +393,7 @@ def test_columns_as_the_user_names_them(tmp_path, content, columns, expected):
         ('[{"user": 1, "item": 2, "time": 3}', {}, "row 1 cannot be read as JSON (the array has no end)"),
         ("[{'user': 1}]", {}, "row 0 cannot be read as JSON (Expecting property name enclosed in double quotes)"),
         ('[{"user": 1, "item": 2, "time": 3}]\n{"user": 2}', {}, "more follows the end of the array; write one JSON"),
+        ("{}\n{}\n", {}, "no column for the user; the columns are none; say which it is"),
         ("[]", {}, "no rows; give a file of reviews"),
         (
             '{"user": __import__("os").getcwd(), "item": 1, "time": 2}\n',
