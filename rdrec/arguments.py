@@ -35,7 +35,8 @@ def parse_arguments(kind: type[T], description: str, argv: Sequence[str] | None 
     ----------
     kind : dataclass type
         Its fields are the flags; `metadata={"help": …}` is their help. A field that holds a mapping is a `str` of
-        JSON; in YAML it may be written as a mapping.
+        JSON; in YAML it may be written as a mapping. A class attribute `INSTEAD_OF` names, by field, another whose
+        value in the file the field's flag wins over, too.
     description : str
         First lines of `--help`.
     argv : sequence of str, optional
@@ -56,13 +57,16 @@ def parse_arguments(kind: type[T], description: str, argv: Sequence[str] | None 
             path = argv[place + 1] if place + 1 < len(argv) else None
         elif word.startswith("--config="):
             path = word.split("=", 1)[1]
-    from_file = [] if path is None else _flags_of_file(Path(path), {f.name: f for f in dataclasses.fields(kind)})
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    flags = {word.lstrip("-").split("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+    replaced = {other for name, other in getattr(kind, "INSTEAD_OF", {}).items() if name in flags}
+    from_file = [] if path is None else _flags_of_file(Path(path), known, replaced)
     values = vars(parser.parse_args(from_file + argv))
     values.pop("config")
-    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
+    return kind(**{name: values[name] for name in known})
 
 
-def _flags_of_file(path: Path, known: dict[str, dataclasses.Field]) -> list[str]:
+def _flags_of_file(path: Path, known: dict[str, dataclasses.Field], replaced: set[str]) -> list[str]:
     if not path.is_file():
         raise UserError(f"--config {path}: no such file")
     try:
@@ -83,7 +87,7 @@ def _flags_of_file(path: Path, known: dict[str, dataclasses.Field]) -> list[str]
             )
         if value is None and known[key].default is not None:
             raise UserError(f"{path}: {key}: has no value, give one or leave the line out")
-        if value is None:
+        if value is None or key in replaced:
             continue
         if isinstance(value, list):
             flags += [f"--{key}", *(str(part) for part in value)]

@@ -141,6 +141,14 @@ def test_every_recipe_is_readable(path):
     assert recipe.reference_padding == ("published" in path.stem)
 
 
+@pytest.mark.parametrize("flag", [["--model_name_or_path", "runs/july"], ["--model-name-or-path=runs/july"]])
+def test_a_checkpoint_to_start_from_takes_the_place_of_a_recipe_s_new_model(flag):
+    recipe = parse_arguments(Recipe, "Test.", ["--config", str(ROOT / "recipes/sample.yaml"), *flag])
+    assert recipe.model_name_or_path == "runs/july" and recipe.model_config is None and recipe.train_batch_size == 64
+    with pytest.raises(UserError, match="both given"):
+        parse_arguments(Recipe, "Test.", [*flag, "--model_config", "{}"])
+
+
 def test_a_written_recipe_reads_back(tmp_path):
     recipe = Recipe(model_config='{"d_model": 8}', task_ratio=[1.0, 0.0, 0.0, 2.0], max_train_steps=3)
     write_yaml(recipe.as_dict(), tmp_path / "r.yaml")

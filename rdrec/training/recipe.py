@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from modeling_rdrec.configuration_rdrec import FITTED_ON, HISTORIES
 from rdrec.errors import UserError
@@ -26,7 +27,8 @@ class Recipe:
 
     model_name_or_path: str | None = setting(
         None,
-        "Pretrained T5 or RDRec checkpoint to start from; default: google-t5/t5-small, unless model_config is given.",
+        "Pretrained T5 or RDRec checkpoint to start from; default: google-t5/t5-small, unless model_config is given. "
+        "As a flag it takes the place of a recipe's model_config.",
     )
     model_revision: str | None = setting(None, "Branch, tag or commit of a Hub model.")
     model_config: str | None = setting(
@@ -116,6 +118,8 @@ class Recipe:
     hub_model_id: str | None = setting(None, "Repo to publish it in: NAMESPACE/NAME.")
     hub_private_repo: bool = setting(False, "Make that repo private if it is new.")
     hub_revision: str = setting("main", "Branch to publish it on.")
+
+    INSTEAD_OF: ClassVar[dict[str, str]] = {"model_name_or_path": "model_config"}
 
     def __post_init__(self):
         for name in POSITIVE:

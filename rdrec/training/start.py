@@ -220,12 +220,13 @@ def _new_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
 
 
 def parameter_groups(model: RDRecForConditionalGeneration, recipe: Recipe) -> list[dict]:
-    """Parameters for the optimizer: one group, or for a new model two or three.
+    """Parameters for the optimizer: one group, or two or three for a new model and one that was new once.
 
     T5 divides no attention score by sqrt(d_kv); its initial query weights are that much smaller instead. AdamW's steps
     know nothing of it, so the queries of a new model, moved at the common rate, saturate the attention at once.
     """
-    if recipe.model_name_or_path is not None:
+    # Only models that started here have pieces for ids: they go on at the rates that they began with.
+    if recipe.model_name_or_path is not None and not model.config.ids_are_pieces:
         return [{"params": list(model.parameters()), "lr": recipe.learning_rate}]
     named = list(model.named_parameters())
     queries = [parameter for name, parameter in named if name.endswith(".q.weight")]

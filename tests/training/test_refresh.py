@@ -15,7 +15,7 @@ from rdrec.checkpoints.loading import load_pretrained
 from rdrec.errors import UserError
 from rdrec.tasks.data import TaskData
 from rdrec.training.loop import train
-from rdrec.training.start import make_model
+from rdrec.training.start import make_model, parameter_groups
 from tests.dataset_builder.test_dataset_builder import build
 from tests.dataset_builder.test_extending import newer
 
@@ -57,6 +57,8 @@ def test_tables_grow_and_known_rows_stay(recipe, months, tmp_path, capsys):
     capsys.readouterr()
     settings = warm(recipe, run, months[1], output_dir=str(tmp_path / "next"))
     model, grown = make_model(settings, data)
+    rates = [[group["lr"] for group in parameter_groups(*of)] for of in ((model, settings), (saved, recipe()))]
+    assert len(rates[0]) == 3 and rates[0] == rates[1]  # it goes on as it began
     note = f"{months[1]} extends the catalog of {run} by 6 users and 3 items; items without a text that the "
     told = capsys.readouterr().out
     assert told.startswith(note) and told.endswith("the known items: 1\n")
