@@ -116,7 +116,7 @@ class _Reading:
         self.min_rating = min_rating
         self.skipped = skipped
         self.is_folder = not callable(source) and Path(source).is_dir()
-        self.clock = _Times(self._values)
+        self.clock = _Times(self._values, self._place)
         self.chosen = chosen
         self.count = 0
         self.bad: Counter[str] = Counter()
@@ -195,11 +195,12 @@ class _Reading:
             user = _id(where, number, row, user_name)
             item = ""
             for name in columns["item"]:
-                item = item or _id(where, number, row, name)
+                if item := _id(where, number, row, name):
+                    break
             if not user or not item:
                 self._skip("missing_user" if not user else "missing_item", number, where)
                 continue
-            timestamp = clock.seconds(where, self._place(number, where), row, columns["time"])
+            timestamp = clock.seconds(where, number, row, columns["time"])
             if timestamp is None:
                 self._skip("bad_time", number, where)
                 continue
@@ -244,12 +245,13 @@ class _Reading:
 class _Times:
     """Reads times, and sees to it that all times of a column are in one unit."""
 
-    def __init__(self, values: Callable[[str], Iterator[tuple[str, Any]]]):
+    def __init__(self, values: Callable[[str], Iterator[tuple[str, Any]]], place: Callable[[int, str], str]):
         self.values = values
+        self.place = place
         self.first: dict[str, tuple[str, str, Any]] = {}  # by column: what it is in, and the row and value that told
         self.number_dates: dict[str, bool] = {}  # by column, whether its numbers are dates, where they may be
 
-    def seconds(self, where: str, place: str, row: Row, columns: Sequence[str]) -> int | None:
+    def seconds(self, where: str, number: int, row: Row, columns: Sequence[str]) -> int | None:
         """Unix seconds of a row's time, None where there is none. Further columns stand in for one of no use."""
         for name in columns:
             value = row.get(name)
@@ -261,9 +263,12 @@ class _Times:
                 return seconds
             if not 3e8 < seconds < 1.9e10 and self._is_number_date(where, name, value):
                 unit, seconds = NUMBER_DATES, number_date(value)
-            known, known_place, known_value = self.first.setdefault(name, (unit, place, value))
-            if known != unit:
-                raise _mixed(where, name, (known_value, known_place, known), (value, place, unit))
+            first = self.first.get(name)
+            if first is None:
+                self.first[name] = (unit, self.place(number, where), value)
+            elif first[0] != unit:
+                known, known_place, known_value = first
+                raise _mixed(where, name, (known_value, known_place, known), (value, self.place(number, where), unit))
             return seconds
         return None
 
