@@ -4,8 +4,8 @@
     accelerate launch recommend.py --model runs/mine --dataset data/mine --output tonight.parquet \\
       --users vip.txt --exclude out_of_stock.txt --k 20 --explain
 
-A row a user: `user`, `items` (best first), `scores`, and with --explain `explanations`. A run that was stopped or killed
-goes on when the same command is given again; the file is there when all of it is.
+A row a user: `user`, `items` (best first), `scores`, and with --explain `explanations`. A run that was stopped or
+killed goes on when the same command is given again; the file is there when all of it is.
 """
 
 import os

@@ -101,10 +101,10 @@ def _of_parquet(path: str, column: str) -> Iterator[tuple[str, Any]]:
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            number = 0
-            for batch in file.iter_batches(columns=[names[_place_of(column, names, path)]]):
-                for number, key in enumerate(batch.column(0).to_pylist(), start=number + 1):
-                    yield f"row {number}", key
+            batches = file.iter_batches(columns=[names[_place_of(column, names, path)]])
+            keys = (key for batch in batches for key in batch.column(0).to_pylist())
+            for number, key in enumerate(keys, start=1):
+                yield f"row {number}", key
     except pa.ArrowInvalid as error:
         raise UserError(f"{path}: not a readable Parquet file: write it again") from error
 

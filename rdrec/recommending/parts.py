@@ -1,16 +1,20 @@
 """A file written in parts, any number of times stopped and gone on with: `OUTPUT.parts/` until `OUTPUT` is whole.
 
     parts = Parts(Path("tonight.parquet"), schema)
-    parts.open(settings, overwrite=False)    # refused where the folder was begun with other settings
-    for number in parts.missing(count):
-        parts.write(number, table)
-    parts.assemble(count)
+    with parts.open(settings, overwrite=False):  # refused where the folder was begun with other settings
+        for number in parts.missing(count):
+            parts.write(number, table)
+        parts.assemble(count)
 
 A part is whole or not there, and what is in it depends on the settings alone; so does the file, byte for byte.
 """
 
+import fcntl
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -37,8 +41,9 @@ class Parts:
         self.output, self.schema = output, schema
         self.folder = output.with_name(output.name + ".parts")
 
-    def open(self, settings: dict, overwrite: bool) -> None:
-        """Begin, or go on with what was begun with the same settings.
+    @contextmanager
+    def open(self, settings: dict, overwrite: bool) -> Iterator[None]:
+        """Begin, or go on with what was begun with the same settings; the folder is ours until the `with` ends.
 
         Parameters
         ----------
@@ -50,30 +55,43 @@ class Parts:
         Raises
         ------
         UserError
-            The output is there, or its parts are of other settings, and `overwrite` was not asked for; or the folder is
-            none of ours.
+            The output is there, or its parts are of other settings, and `overwrite` was not asked for; another run is
+            at work; or the folder is none of ours.
         """
+        record = self.folder / SETTINGS_FILE
         if self.output.is_dir():
             raise UserError(f"{self.output}: is a folder; name a file")
-        record = self.folder / SETTINGS_FILE
+        if self.output.exists() and not record.is_file() and not overwrite:
+            raise UserError(f"{self.output}: exists; name another --output, or add --overwrite to replace it")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"{self.folder}: another run is at work there; wait, or name another --output"
+                ) from error
+            self._begin(record, settings, overwrite)
+            yield
+        finally:
+            os.close(handle)
+
+    def _begin(self, record: Path, settings: dict, overwrite: bool) -> None:
         before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
         if before == settings:
             return
-        if before is None and self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        if before is None and any(self.folder.iterdir()):
             raise UserError(f"{self.folder}: holds something else; move it, or name another --output")
-        if before is not None:
-            if not overwrite:
-                name = next(name for name in settings | before if settings.get(name) != before.get(name))
-                change = f"{name} was {before.get(name)!r} and is now {settings.get(name)!r}"
-                raise UserError(
-                    f"{self.folder}: begun with other settings: "
-                    f"{f'{HASHES[name]} changed' if name in HASHES else change}; name another --output, or add "
-                    "--overwrite to begin anew"
-                )
-            self._remove()
-        elif self.output.exists() and not overwrite:
-            raise UserError(f"{self.output}: exists; name another --output, or add --overwrite to replace it")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if before is not None and not overwrite:
+            name = next(name for name in settings | before if settings.get(name) != before.get(name))
+            change = f"{name} was {before.get(name)!r} and is now {settings.get(name)!r}"
+            raise UserError(
+                f"{self.folder}: begun with other settings: "
+                f"{f'{HASHES[name]} changed' if name in HASHES else change}; name another --output, or add --overwrite "
+                "to begin anew"
+            )
+        self._empty()
         write_json(record, settings)
 
     def path(self, number: int) -> Path:
@@ -96,11 +114,11 @@ class Parts:
                 writer.write_table(pq.read_table(self.path(number), partitioning=None))
         whole.replace(self.output)
         fsync(self.output.parent)
-        self._remove()
+        self._empty()
+        shutil.rmtree(self.folder)
 
-    def _remove(self) -> None:
-        """Remove the folder, what says whose it is last: killed meanwhile, it is still known as ours."""
+    def _empty(self) -> None:
+        """Remove all but the settings: killed meanwhile, the folder is still known as ours."""
         for path in self.folder.iterdir():
             if path.name != SETTINGS_FILE:
                 path.unlink()
-        shutil.rmtree(self.folder)

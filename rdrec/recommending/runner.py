@@ -10,6 +10,7 @@ import hashlib
 import json
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -41,8 +42,7 @@ class Recommending:
     Raises
     ------
     UserError
-        For a model and a dataset that do not belong together, files of ids that cannot be used, or an output that is
-        there or was begun with other settings.
+        For a model and a dataset that do not belong together, or files of ids that cannot be used.
     """
 
     def __init__(self, settings: RecommendingSettings):
@@ -64,10 +64,6 @@ class Recommending:
         self._read_files()
         schema = pa.schema([*COLUMNS, EXPLANATIONS] if settings.explain else COLUMNS)
         self.parts = Parts(Path(settings.output), schema)
-        self.parts.output.parent.mkdir(parents=True, exist_ok=True)
-        with self.accelerator.main_process_first():
-            # The others find what the first one has begun.
-            self.parts.open(self._content(), settings.overwrite and self.accelerator.is_main_process)
         self.model.to(self.accelerator.device).eval()
 
     def _read_files(self) -> None:
@@ -103,11 +99,19 @@ class Recommending:
 
         Raises
         ------
+        UserError
+            For an output that is there, was begun with other settings, or is being written by another run.
         KeyboardInterrupt
             Stopped; its message says what is done and kept.
         """
-        size, accelerator = self.settings.users_a_part, self.accelerator
-        count = -(-len(self.users) // size)
+        main = self.accelerator.is_main_process
+        with self.parts.open(self._content(), self.settings.overwrite) if main else nullcontext():
+            self.accelerator.wait_for_everyone()  # the others find what the first one has begun
+            return self._run()
+
+    def _run(self) -> str | None:
+        accelerator = self.accelerator
+        count = -(-len(self.users) // self.settings.users_a_part)
         missing = self.parts.missing(count)
         accelerator.wait_for_everyone()  # nobody writes before all have looked
         began = time.perf_counter()
