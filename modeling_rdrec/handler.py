@@ -108,7 +108,8 @@ class EndpointHandler:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
         self.model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
-        self.tokenizer.catalog_trie()  # read now, and told now where there is none
+        # One question now: a file that is missing or damaged is told at the start, and the first client need not wait.
+        self.model.recommend(self.tokenizer, [], user=1, k=1, internal_ids=True)
         # A tokenizer changes its settings for each call, and a call has all cores to itself: one after another.
         self._lock = threading.Lock()
 

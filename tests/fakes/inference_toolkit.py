@@ -28,13 +28,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 
-HANDLER_FILE = Path(__file__).resolve().parents[2] / "modeling_rdrec" / "handler.py"
+CODE_DIR = Path(__file__).resolve().parents[2] / "modeling_rdrec"
 
 
-def add_handler(checkpoint: Path, folder: Path) -> Path:
-    """The files of a checkpoint and `handler.py`, as they lie side by side in a pushed repo."""
+def stage_repo(checkpoint: Path, folder: Path) -> Path:
+    """The files of a checkpoint and today's code, as they lie side by side in a pushed repo."""
     folder.mkdir(parents=True)
-    for path in [*checkpoint.iterdir(), HANDLER_FILE]:
+    code = [path for path in CODE_DIR.glob("*.py") if path.name != "__init__.py"]
+    for path in [*checkpoint.iterdir(), *code]:
         if path.is_file():
             shutil.copy(path, folder)
     return folder

@@ -15,7 +15,7 @@ from modeling_rdrec import handler as module
 from modeling_rdrec.handler import INPUT_SCHEMA, OUTPUT_SCHEMA, EndpointHandler
 from rdrec.checkpoints.loading import load_pretrained
 from tests.conftest import CHECKPOINT
-from tests.fakes.inference_toolkit import Serving, add_handler, load_handler
+from tests.fakes.inference_toolkit import Serving, load_handler, stage_repo
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def visitors_repo(tmp_path_factory):
     model.config.history, model.config.reads_users = "decoder", False
     model.save_pretrained(path / "checkpoint")
     tokenizer.save_pretrained(path / "checkpoint")
-    return add_handler(path / "checkpoint", path / "repo")
+    return stage_repo(path / "checkpoint", path / "repo")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_k_beyond_the_catalog_gives_all_of_it(handler, asked):
 
 
 def test_a_model_that_reads_users_asks_for_them(tiny_checkpoint, tmp_path):
-    handler = load_handler(add_handler(tiny_checkpoint, tmp_path / "repo"))
+    handler = load_handler(stage_repo(tiny_checkpoint, tmp_path / "repo"))
     user, item = handler.tokenizer.to_raw("user", 3), handler.tokenizer.to_raw("item", 4)
     with pytest.raises(ValueError, match=r'^inputs\[1\]: this model reads whose history it is: give "user"$'):
         handler({"inputs": [{"history": [item], "user": user}, {"history": [item]}]})
