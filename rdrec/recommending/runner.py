@@ -6,6 +6,7 @@ Users are cut into parts of a fixed size. Each process answers every `num_proces
 yet; the first one puts them together.
 """
 
+import ctypes
 import hashlib
 import json
 import sys
@@ -159,6 +160,7 @@ class Recommending:
                     bar.update(answers[-1].num_rows)
                 # One chunk a column, so that the bytes of the file depend on its rows alone.
                 self.parts.write(number, pa.concat_tables(answers).combine_chunks())
+                _give_back_freed_memory()
 
     def _answer(self, users: list[int]) -> pa.Table:
         """Rows of the file for users, given and asked by internal ids."""
@@ -188,6 +190,14 @@ class Recommending:
         sentences = self.model.explain(self.tokenizer, of_user, flat, internal_ids=True) if flat else []
         ends = np.cumsum([len(row) for row in items])
         return [sentences[end - len(row) : end] for end, row in zip(ends, items)]
+
+
+def _give_back_freed_memory() -> None:
+    """Batches differ in shape, so what one leaves free does not fit the next: glibc would take more and more."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        if trim is not None:
+            trim(0)
 
 
 def _sha256(values: np.ndarray) -> str:
