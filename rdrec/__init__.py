@@ -8,6 +8,7 @@ distillation   a large language model reads each review and writes its rationale
 checkpoints    loading and saving models, and the files that a run leaves behind
 training       from a recipe to a checkpoint
 evaluation     from a checkpoint to figures, beside baselines that learn nothing
+recommending   from a checkpoint to recommendations for all users, in one file
 publishing     what goes to the Hub, and the check of what arrived there
 conversion     checkpoints of the paper's code become ours
 

@@ -24,8 +24,8 @@ def exit_code(main: Callable[[], int | None]) -> int:
     """
     try:
         return main() or 0
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"error: {error or 'interrupted'}", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
         if not _mendable(error):

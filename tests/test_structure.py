@@ -25,6 +25,7 @@ ROOMS = (
     "rdrec.checkpoints",
     "rdrec.training",
     "rdrec.evaluation",
+    "rdrec.recommending",
     "rdrec.publishing",
     "rdrec.conversion",
 )

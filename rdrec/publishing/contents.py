@@ -119,6 +119,7 @@ def model_files(folder: Path, dataset_id: str | None = None) -> Files:
     files |= {path.name: path for path in sorted(CODE_DIR.glob("*.py")) if path.name != "__init__.py"}
     if base is not None:
         files[ADAPTER_CONFIG_FILE] = folder / ADAPTER_CONFIG_FILE
+        del files["handler.py"]  # it serves a whole checkpoint
     else:
         code = {"auto_map": configuration_rdrec.AUTO_MAP, "custom_pipelines": pipeline_rdrec.CUSTOM_PIPELINES}
         files[CONFIG_FILE] = _json_bytes(read_json(folder / CONFIG_FILE) | code)

@@ -154,7 +154,10 @@ def test_adapters_need_a_published_base(checkpoint):
     adapter = checkpoint / "adapter_config.json"
     adapter.write_text(json.dumps({"base_model_name_or_path": "rdrec/base", "revision": "v1"}))
     files, card = contents.model_files(checkpoint), model_card("rdrec/lora", checkpoint, None)
-    assert {"adapter_config.json", "adapter_model.safetensors"} <= set(files) and "config.json" not in files
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= set(files) and not {
+        "config.json",
+        "handler.py",
+    } & set(files)
     assert 'AutoModel.from_pretrained("rdrec/base", trust_remote_code=True, revision="v1")' in card
     assert "pipeline(" not in card and ModelCard(card).data.library_name == "peft"
     adapter.write_text(json.dumps({"base_model_name_or_path": str(checkpoint)}))
@@ -180,6 +183,7 @@ def test_what_is_published_of_a_checkpoint(checkpoint):
     (checkpoint / "checkpoint-last").mkdir()
     files = contents.model_files(checkpoint, "rdrec/beauty-rationales")
     assert {"model.safetensors", "catalog.json", "pipeline_rdrec.py", "eval_results.json", "recipe.yaml"} <= set(files)
+    assert "handler.py" in files  # what an Inference Endpoint runs
     assert not {"eval_test_topn.parquet", "pytorch_model.bin", ".hidden.json", "notes.txt", "__init__.py"} & set(files)
     recipe = yaml.safe_load(files["recipe.yaml"])
     assert recipe["dataset"] == "rdrec/beauty-rationales" and recipe["output_dir"] == "beauty"

@@ -1,0 +1,1 @@
+"""From a checkpoint to recommendations for all users, in one file."""
