@@ -8,13 +8,16 @@ from data is escaped (`escape`), so it can end neither a table's cell nor the YA
 
 import fnmatch
 import json
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData, SpaceCard, SpaceCardData
 
+from dataset_builder.datasets_builder import DOMAINS
 from dataset_builder.rationales import RATIONALE_TASKS
 from dataset_builder.tables import INFO_FILE, SCHEMAS, Tables, card_configs
 from rdrec.checkpoints.files import CONVERSION_FILE, RECORD_FILE, RESULTS_FILES, weights_file
@@ -48,7 +51,11 @@ def one_line(value: Any) -> str:
 
 def escape(value: Any) -> str:
     """Text from data as one line of Markdown that means nothing but itself."""
-    return "".join(f"\\{char}" if char in r"\`*_{}[]<>()#+!|~&$:@." else char for char in one_line(value))
+    return _escaped(one_line(value))
+
+
+def _escaped(line: str) -> str:
+    return "".join(f"\\{char}" if char in r"\`*_{}[]<>()#+!|~&$:@." else char for char in line)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -57,10 +64,63 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+@dataclass(frozen=True)
+class Stated:
+    """What no file of the run tells of the reviews and only who publishes them knows; the flags of `push_to_hub.py`.
+
+    Attributes
+    ----------
+    language : sequence of str
+        ISO 639 codes.
+    license : str, optional
+        A licence id of the Hub.
+    data_source : str, optional
+        One line; a URL in it becomes a link.
+    """
+
+    language: Sequence[str] = ()
+    license: str | None = None
+    data_source: str | None = None
+
+    def languages(self, info: dict[str, Any]) -> list[str] | None:
+        """The languages stated, or English where the reviews are known to be: the sample's and the Amazon domains'."""
+        known = _synthetic(info) or (info.get("domain") in DOMAINS and self.data_source is None)
+        return list(self.language) or (["en"] if known else None)
+
+    def source(self, info: dict[str, Any]) -> str | None:
+        """`data_source` as Markdown: URLs are links, the rest means nothing but itself.
+
+        Raises
+        ------
+        PublishError
+            For a source of the sample, whose reviews are generated.
+        """
+        if self.data_source is None:
+            return None
+        if _synthetic(info):
+            raise PublishError(
+                f"--data_source {self.data_source!r}: the sample's reviews are generated and have none: leave it out"
+            )
+        # re.split gives text and URLs in turn.
+        parts = re.split(r"(https?://[^\s<>]*[^\s<>.,;:!?)'\]])", one_line(self.data_source))
+        return "".join(f"<{part}>" if place % 2 else _escaped(part) for place, part in enumerate(parts))
+
+
+def _synthetic(info: dict[str, Any]) -> bool:
+    return info.get("source", {}).get("kind") == "sample"
+
+
 # --- the model's card -------------------------------------------------------------------------------------------------
 
 
-def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files: Sequence[Path] = ()) -> str:
+def model_card(
+    repo_id: str,
+    folder: Path,
+    dataset_id: str | None,
+    results_files: Sequence[Path] = (),
+    stated: Stated = Stated(),
+    pipeline_tag: str = "other",
+) -> str:
     """The card of a checkpoint.
 
     Parameters
@@ -73,6 +133,10 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
         The dataset on the Hub.
     results_files : sequence of Path
         Results of other checkpoints to show beside its own, such as those of the other protocol.
+    stated : Stated
+        What the one who publishes it says of language, licence and source of the reviews.
+    pipeline_tag : str
+        The model's task on the Hub.
 
     Raises
     ------
@@ -91,7 +155,7 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
         measured.append(EvaluationResults.read(path))
     name = repo_id.split("/")[1]
     card = ModelCard.from_template(
-        _model_metadata(name, dataset_id, data_info, record, own, adapters=under is not None),
+        _model_metadata(name, dataset_id, data_info, record, own, stated, pipeline_tag, adapters=under is not None),
         template_path=str(TEMPLATES["model"]),
         repo_id=repo_id,
         dataset_id=dataset_id,
@@ -103,7 +167,9 @@ def model_card(repo_id: str, folder: Path, dataset_id: str | None, results_files
         training=_training_lines(record, conversion, data_info),
         weights_sha256=digest,
         can_repeat=record is not None,
-        synthetic=data_info.get("source", {}).get("kind") == "sample",
+        synthetic=_synthetic(data_info),
+        license=stated.license,
+        data_source=stated.source(data_info),
     )
     return card.content
 
@@ -125,15 +191,18 @@ def _model_metadata(
     data_info: dict[str, Any],
     record: TrainingRecord | None,
     own: EvaluationResults | None,
+    stated: Stated,
+    pipeline_tag: str,
     adapters: bool,
 ) -> ModelCardData:
     """The YAML above the card, from which the Hub makes its tags, links and figures."""
     base = None if record is None else record.recipe.get("model_name_or_path")
     protocol = data_info.get("protocol")
     return ModelCardData(
-        language="en",
-        license="apache-2.0",
+        language=stated.languages(data_info),
+        license=stated.license or "apache-2.0",
         library_name="peft" if adapters else "transformers",
+        pipeline_tag=pipeline_tag,
         tags=[
             "rdrec",
             "recommendation",
@@ -265,27 +334,29 @@ def _training_lines(record: TrainingRecord | None, conversion: ConversionRecord 
 # --- the dataset's card -----------------------------------------------------------------------------------------------
 
 
-def dataset_card(repo_id: str, tables: Tables, audit: Path | None = None) -> str:
+def dataset_card(repo_id: str, tables: Tables, audit: Path | None = None, stated: Stated = Stated()) -> str:
     """The card of a built dataset, with figures measured on its tables and on the audit of its rationales, if given.
+
+    `stated` is what the one who publishes it says of language, licence and source of the reviews.
 
     Raises
     ------
     PublishError
-        For an audit that is no `audit.jsonl`.
+        For an audit that is no `audit.jsonl`, or a source of the sample.
     """
     info, found = tables.info, measure(tables)
     rows = {f"{config}/{split}": part.num_rows for config, split, part in tables.parts() if part.num_rows}
     total = sum(rows.values())
-    synthetic = info["source"].get("kind") == "sample"
+    synthetic = _synthetic(info)
     data = DatasetCardData(
-        language="en",
-        license="apache-2.0" if synthetic else "other",
+        language=stated.languages(info),
+        license=stated.license or ("apache-2.0" if synthetic else "other"),
         tags=["rdrec", "recommendation", "explainable-recommendation", one_line(info["protocol"])],
         pretty_name=one_line(f"{info['domain']}: rationales for recommendation"),
         size_categories=next((name for bound, name in SIZES if total < bound), "10M<n<100M"),
         task_categories=["text-generation"],
         configs=card_configs(tables),
-        **({} if synthetic else {"license_name": "research-use-of-review-data"}),
+        **({} if synthetic or stated.license else {"license_name": "research-use-of-review-data"}),
     )
     config = "rationales" if "rationales/train" in rows else "interactions"
     card = DatasetCard.from_template(
@@ -315,6 +386,8 @@ def dataset_card(repo_id: str, tables: Tables, audit: Path | None = None) -> str
         fingerprint=escape(info["fingerprint"]),
         info_file=INFO_FILE,
         synthetic=synthetic,
+        license=stated.license,
+        data_source=stated.source(info),
         num_negatives=int(info["num_negatives"]),
     )
     return card.content

@@ -18,6 +18,16 @@ from .verify import verify
 
 
 REVISION = re.compile(r"[A-Za-z0-9][\w./-]*")
+# What the cards' flags may look like; which codes, licences and tasks there are, the Hub knows and checks.
+CARD_FLAGS = {
+    "language": (r"[a-z]{2,3}|multilingual", "give ISO 639 codes, such as en or de"),
+    "license": (r"[a-z0-9][a-z0-9.+-]*", "give a licence id of the Hub, such as apache-2.0 or cc-by-4.0"),
+    "pipeline_tag": (r"[a-z0-9]+(-[a-z0-9]+)*", "give a task of the Hub, such as text-generation or other"),
+    "data_source": (
+        rf"(?=.*\w).{{1,{cards.LONGEST_TEXT}}}",
+        f"write one line of at most {cards.LONGEST_TEXT} characters",
+    ),
+}
 
 
 @dataclass
@@ -60,6 +70,16 @@ class Push:
             value = getattr(settings, flag)
             if value is not None and (not REVISION.fullmatch(value) or ".." in value or value.endswith((".", "/"))):
                 raise PublishError(f"--{flag} {value!r}: no name for a branch or tag: use letters, digits, . _ - /")
+        if (settings.language or settings.license or settings.data_source) and not (settings.model or settings.dataset):
+            raise PublishError(
+                "--language, --license and --data_source are for cards of a model or dataset: add --model or --dataset"
+            )
+        for flag, (form, mend) in CARD_FLAGS.items():
+            value = getattr(settings, flag)
+            for one in value if isinstance(value, list) else [] if value is None else [value]:
+                if not re.fullmatch(form, one):
+                    raise PublishError(f"--{flag} {one!r}: {mend}")
+        self.stated = cards.Stated(settings.language, settings.license, settings.data_source)
 
     def run(self) -> None:
         """Push every part, the dataset first, then the model, or say what would be sent.
@@ -104,7 +124,7 @@ class Push:
             dataset_id = dataset_id or f"{settings.namespace}/{_name(tables.info, '{}-rationales')}"
             audit = None if settings.audit is None else Path(settings.audit)
             check_repo_id(dataset_id)
-            files["README.md"] = cards.dataset_card(dataset_id, tables, audit).encode()
+            files["README.md"] = cards.dataset_card(dataset_id, tables, audit, self.stated).encode()
             parts.append(Part(self._target(dataset_id, "dataset"), files, _configs(files)))
         if settings.model is not None:
             parts.append(self._model(Path(settings.model), dataset_id, tables))
@@ -142,7 +162,8 @@ class Push:
         )
         check_repo_id(repo_id)
         others = [Path(path) for path in settings.eval_results]
-        files["README.md"] = cards.model_card(repo_id, folder, dataset_id, others).encode()
+        card = cards.model_card(repo_id, folder, dataset_id, others, self.stated, settings.pipeline_tag)
+        files["README.md"] = card.encode()
         return Part(self._target(repo_id, "model"), files, base=base)
 
     def _space(self, parts: list[Part]) -> Part:

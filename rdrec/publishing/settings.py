@@ -24,6 +24,35 @@ class PushSettings:
         metadata={"help": "Results of other checkpoints to show on the card, such as those of the other protocol."},
     )
     audit: str | None = field(default=None, metadata={"help": "audit.jsonl of the dataset's rationales, for its card."})
+    language: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "ISO 639 codes of the languages of the reviews, such as en de, for the cards. Default: en for the "
+            "sample and the Amazon domains (beauty, sports, toys, musical_instruments, with no --data_source); none "
+            "for other reviews, whose language no file tells."
+        },
+    )
+    license: str | None = field(
+        default=None,
+        metadata={
+            "help": "Licence id of the Hub, such as cc-by-4.0, of the model and the dataset; push them one by one to "
+            "give each its own. Default: apache-2.0 for models and the sample, other (research use) for reviews."
+        },
+    )
+    pipeline_tag: str = field(
+        default="other",
+        metadata={
+            "help": "Task of the model on the Hub, for its card. The Hub has none for recommendation; under "
+            "text-generation its page would show code that cannot load this model."
+        },
+    )
+    data_source: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the reviews come from, one line for the cards, such as 'Orders of Example Ltd "
+            "https://example.com/data'. Default: the cards speak of one shop's reviews, released for research."
+        },
+    )
     private: bool = field(default=False, metadata={"help": "Make new repos private."})
     revision: str = field(
         default="main",

@@ -681,10 +681,11 @@ def _folder_row(path: str) -> dict:
 
 def _metadata_problem(data: dict) -> str | None:
     """What the Hub refuses in a card's metadata, for the keys that our cards use."""
-    for key in ("license", "pretty_name", "library_name", "title", "sdk_version", "python_version", "app_file"):
+    one_string = ("license", "pipeline_tag", "pretty_name", "library_name")
+    for key in (*one_string, "title", "sdk_version", "python_version", "app_file"):
         if key in data and not isinstance(data[key], str):
             return f'"{key}" must be a string'
-    for key in ("tags", "models", "datasets"):
+    for key in ("tags", "language", "models", "datasets"):
         if not all(isinstance(value, str) for value in data.get(key) or []):
             return f'"{key}" must be strings'
     for key, known in (("sdk", SDKS), ("colorFrom", COLORS), ("colorTo", COLORS)):

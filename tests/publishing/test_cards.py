@@ -10,9 +10,10 @@ from markdown_it import MarkdownIt
 from dataset_builder.tables import Tables, fingerprint, load_tables
 from rdrec.errors import DatasetError, UserError
 from rdrec.publishing import cards, contents
-from rdrec.publishing.cards import dataset_card, escape, model_card, one_line
+from rdrec.publishing.cards import Stated, dataset_card, escape, model_card, one_line
 from rdrec.publishing.hub import PublishError, sha256_of
 from rdrec.publishing.measures import measure
+from tests.fakes.releasing import asked
 
 
 HOSTILE = [
@@ -223,6 +224,100 @@ def test_text_from_data_means_nothing_but_itself(checkpoint, sample_dir, text):
     page = render(card.split("---\n", 2)[2])
     assert page.count("<h1") == 1 and page.count("<h2") == 8 and page.count("<table") == 2
     assert not [tag for tag in ("<script", "<a ", "<img", "<em") if tag in page]
+    # A source may hold a URL, which is a link; the rest of it means nothing but itself.
+    card = dataset_card("rdrec/d", with_info(tables), stated=Stated(data_source=text))
+    page = render(card.split("---\n", 2)[2])
+    assert page.count("<h1") == 1 and page.count("<h2") == 8 and page.count("<table") == 2
+    assert not [tag for tag in ("<script", "<img", "<em", "<strong") if tag in page.split("Licence</h2>")[1]]
+    assert page.count("<a ") == page.count('<a href="http://x/y.png"') == text.count("http://")
+
+
+def with_info(tables: Tables, **changes) -> Tables:
+    """The same tables, as if built from other reviews."""
+    info = {**tables.info, "source": {"kind": "reviews"}, **changes}
+    return Tables(tables.rationales, tables.interactions, tables.candidates, tables.catalog, info)
+
+
+def section(card: str, title: str) -> str:
+    """The text under a heading, its line breaks as spaces."""
+    return " ".join(card.split(f"## {title}\n")[1].split("\n## ")[0].split())
+
+
+def test_cards_say_of_the_reviews_what_whoever_pushes_them_states(checkpoint, sample_dir):
+    stated = Stated(["de", "fr"], "cc-by-4.0", "Orders of Muster & Co. (https://muster.example/a_b).")
+    source = "(source: Orders of Muster \\& Co\\. \\(<https://muster.example/a_b>\\)\\.)"
+    model = model_card("rdrec/m", checkpoint, None, stated=stated, pipeline_tag="text-ranking")
+    dataset = dataset_card("rdrec/d", with_info(load_tables(sample_dir)), stated=stated)
+    for card in (model, dataset):
+        data = metadata(card)
+        assert data["language"] == ["de", "fr"] and data["license"] == "cc-by-4.0" and "license_name" not in data
+        assert source in section(card, "Licence") and "one shop" not in card and "released for research" not in card
+    assert metadata(model)["pipeline_tag"] == "text-ranking" and "pipeline_tag" not in metadata(dataset)
+    assert section(model, "Licence").startswith("Weights: `cc-by-4.0`. Code: Apache-2.0. The reviews that it")
+    assert section(dataset, "Licence").startswith("This dataset: `cc-by-4.0`. The reviews (source: ")
+
+
+def test_cards_claim_nothing_of_reviews_that_nobody_stated(checkpoint, sample_dir):
+    tables = load_tables(sample_dir)
+    amazon, own = (dataset_card("rdrec/d", with_info(tables, domain=name)) for name in ("beauty", "my_shop"))
+    assert metadata(amazon)["language"] == ["en"] and "language" not in metadata(own)
+    # A shop may call its own department what the paper calls one of Amazon's.
+    elsewhere = dataset_card("rdrec/d", with_info(tables, domain="beauty"), stated=Stated(data_source="Muster"))
+    assert "language" not in metadata(elsewhere)
+    assert metadata(own)["license"] == "other" and metadata(own)["license_name"] == "research-use-of-review-data"
+    assert section(own, "Licence") == (
+        "The reviews belong to their owners and were released for research: check that your use is covered before you "
+        "publish or use what contains them. The rationales are subject to the licence of the model that wrote them. "
+        "The code is Apache-2.0."
+    )
+    assert "happened to write reviews in one shop, in one period" in section(own, "Intended use and limits")
+    model = model_card("rdrec/m", checkpoint, None)
+    assert [metadata(model)[key] for key in ("language", "license", "pipeline_tag")] == [["en"], "apache-2.0", "other"]
+    assert "It has learned from reviews of one shop, with their" in section(model, "Intended use and limits")
+    assert section(model, "Licence") == (
+        "Code and weights: Apache-2.0. The reviews that it was trained on belong to their owners and were released for "
+        "research; check that your use of a model made from them is covered."
+    )
+
+
+def test_the_samples_card_needs_no_statement(sample_dir):
+    tables = load_tables(sample_dir)
+    card = dataset_card("rdrec/d", tables)
+    assert metadata(card)["language"] == ["en"] and metadata(card)["license"] == "apache-2.0"
+    assert section(card, "Licence") == "Made by the project's own generator: Apache-2.0, like its code."
+    licensed = section(dataset_card("rdrec/d", tables, stated=Stated(license="mit")), "Licence")
+    assert licensed == "Made by the project's own generator: `mit`. The code is Apache-2.0."
+    with pytest.raises(PublishError, match="--data_source 'Muster': the sample's reviews are generated and have none"):
+        dataset_card("rdrec/d", tables, stated=Stated(data_source="Muster"))
+
+
+def test_flags_reach_the_datasets_card(sample_dir):
+    flags = ("--language", "no", "de", "--license", "cc0-1.0")  # YAML reads a bare `no` as false
+    (part,) = asked("--dataset", sample_dir, *flags).parts()
+    data = metadata(part.files["README.md"].decode())
+    assert data["language"] == ["no", "de"] and data["license"] == "cc0-1.0"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--language", "en", "German"), "--language 'German': give ISO 639 codes, such as en or de"),
+        (("--license", "my own"), "--license 'my own': give a licence id of the Hub"),
+        (("--license", ""), "--license '': give a licence id of the Hub"),
+        (("--pipeline_tag", "Text Generation"), "--pipeline_tag 'Text Generation': give a task of the Hub"),
+        (("--data_source", "a\nb"), r"--data_source 'a\\nb': write one line of at most 200 characters"),
+        (("--data_source", " "), "--data_source ' ': write one line"),
+        (("--data_source", "x" * 201), "write one line of at most 200 characters"),
+    ],
+)
+def test_statements_of_another_form_are_refused(flags, message):
+    with pytest.raises(PublishError, match=message):
+        asked("--dataset", "data/mine", *flags)
+
+
+def test_statements_without_a_card_are_refused():
+    with pytest.raises(PublishError, match="are for cards of a model or dataset: add --model or --dataset"):
+        asked("--metrics", "ranking", "--license", "mit")
 
 
 def test_a_datasets_card_is_measured_on_its_tables(sample_dir):

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from modeling_rdrec import RDRecForConditionalGeneration, RDRecTokenizer
 from rdrec.publishing.hub import PublishError, Target
@@ -69,6 +70,14 @@ def test_a_dry_run_asks_nobody(hub, run_dir, sample_dir, capsys, monkeypatch):
     assert "dataset rdrec/sample-rationales on branch next: 10 files" in printed
     assert "model rdrec/rdrec-sample on branch next:" in printed and " model.safetensors\n" in printed
     assert not hub.requests and str(run_dir.parent) not in printed
+
+
+@pytest.mark.slow
+def test_flags_reach_the_models_card(run_dir):
+    flags = ("--language", "de", "--license", "mit", "--pipeline_tag", "text-ranking")
+    (part,) = asked("--model", run_dir, *flags).parts()
+    data = ModelCard(part.files["README.md"].decode()).data
+    assert (data.language, data.license, data.pipeline_tag) == (["de"], "mit", "text-ranking")
 
 
 @pytest.mark.slow
