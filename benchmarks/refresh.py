@@ -13,22 +13,22 @@ Everything is left in --work_dir; a run that is there already with the same sett
 
 import argparse
 import json
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.cold_start import trained
 from dataset_builder import build_tables, load_tables, write_dataset
 from dataset_builder.rationales import RATIONALE_TASKS, review_key
 from dataset_builder.reviews import read_reviews
 from dataset_builder.tables import Tables
-from rdrec.arguments import run
-from rdrec.checkpoints.files import RECORD_FILE
+from rdrec.arguments import parse_arguments, run
 from rdrec.checkpoints.records import TrainingRecord
 from rdrec.durable import write_json, write_text
 from rdrec.tasks.data import TaskData
+from rdrec.training.recipe import Recipe
 
 
 SHARE_OF_TIME, SHARE_OF_STEPS = 0.8, 0.25
@@ -59,24 +59,11 @@ def write_lines(path: Path, rows: list[dict]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def trained(config: str, dataset: Path, output: Path, *more: str) -> TrainingRecord:
-    """The record of a run, trained unless it is there already."""
-    flags = [
-        "--config",
-        config,
-        "--dataset",
-        str(dataset),
-        "--output_dir",
-        str(output),
-        "--overwrite_output_dir",
-        *more,
-    ]
-    wanted = output.parent / f"{output.name}.flags.json"
-    fingerprint = load_tables(dataset).info["fingerprint"]
-    if not (wanted.is_file() and json.loads(wanted.read_text(encoding="utf-8")) == [fingerprint, *flags]):
-        subprocess.run([sys.executable, "train.py", *flags], check=True)
-        write_json(wanted, [fingerprint, *flags])
-    return TrainingRecord.read(output / RECORD_FILE)
+def run_of(config: str, dataset: Path, output: Path, *more: str) -> TrainingRecord:
+    """The record of a run, trained unless it is there already; leaves with 130 where it was stopped."""
+    flags = ["--config", config, "--dataset", str(dataset), "--output_dir", str(output), *more]
+    recipe = parse_arguments(Recipe, __doc__, [*flags, "--overwrite_output_dir"])
+    return trained(recipe, load_tables(dataset).info["fingerprint"]) or sys.exit(130)
 
 
 def kept(before: Tables, after: Tables) -> dict[str, int]:
@@ -116,14 +103,14 @@ def main() -> int:
     print(", ".join(f"{name} {count:,}" for name, count in stays.items()))
 
     seed = ["--seed", str(given.seed)]
-    trained(given.config, work / "dataset-before", work / "run-before", *seed)
-    new = trained(given.config, work / "dataset-after", work / "run-new", *seed)
+    run_of(given.config, work / "dataset-before", work / "run-before", *seed)
+    new = run_of(given.config, work / "dataset-after", work / "run-new", *seed)
     steps = round(SHARE_OF_STEPS * new.steps)
     flags = ["--model_name_or_path", str(work / "run-before"), "--max_train_steps", str(steps)]
     flags += ["--eval_steps", str(-(-steps // 4))]
     if given.warm_rate is not None:
         flags += ["--learning_rate", str(given.warm_rate)]
-    warm = trained(given.config, work / "dataset-after", work / "run-warm", *seed, *flags)
+    warm = run_of(given.config, work / "dataset-after", work / "run-warm", *seed, *flags)
 
     rows = {"new": new, "warm start": warm}
     result = {

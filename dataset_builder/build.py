@@ -36,6 +36,9 @@ from .splits import TRAIN, leave_one_out
 from .tables import Tables
 
 
+NO_ROW = -1  # of a purchase that stands in the dataset that is extended, and no longer in the reviews file
+
+
 def build_tables(
     reviews: ReviewSource,
     *,
@@ -183,9 +186,6 @@ def build_tables(
     return assemble(
         interactions, names, texts, settings, source=source, skipped=skipped, notes=notes, extends=known.record()
     )
-
-
-NO_ROW = -1  # of a purchase that stands in the dataset that is extended, and no longer in the reviews file
 
 
 class _Purchases(NamedTuple):

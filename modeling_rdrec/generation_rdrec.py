@@ -265,18 +265,21 @@ class RDRecGenerationMixin:
         grown = tokenizer.with_items([str(raw_id) for raw_id in texts])
         self.add_rows(tokenizer, grown, pieces)
         if tokenizer.transitions is not None:
-            with torch.no_grad():
-                table, trie = self.get_input_embeddings().weight, tokenizer.catalog_trie()
-                known = normalize(table[trie.token[trie.end.long()].long()], dim=1)
-                alike = [
-                    (rows @ known.T).topk(min(NEIGHBOURS, len(known)), dim=1)
-                    for rows in normalize(table[len(tokenizer) : len(grown)], dim=1).split(
-                        max(1, SCORES_AT_ONCE // len(known))
-                    )
-                ]
-                nearest, likeness = (torch.cat(parts).cpu() for parts in zip(*((a.indices, a.values) for a in alike)))
-                grown.transitions = tokenizer.transitions.with_items(nearest.numpy() + 1, likeness.clamp(0, 1).numpy())
+            grown.transitions = tokenizer.transitions.with_items(*self._neighbours(tokenizer, grown))
         return self, grown
+
+    @torch.no_grad()
+    def _neighbours(self, tokenizer, grown) -> tuple[np.ndarray, np.ndarray]:
+        """The known items with the most similar vectors of each new one, and how similar they are, from 0 to 1: int64
+        and float32 `[new items, NEIGHBOURS]`."""
+        table, trie = self.get_input_embeddings().weight, tokenizer.catalog_trie()
+        known = normalize(table[trie.token[trie.end.long()].long()], dim=1)
+        new = normalize(table[len(tokenizer) : len(grown)], dim=1)
+        found = []
+        for rows in new.split(max(1, SCORES_AT_ONCE // len(known))):
+            found.append((rows @ known.T).topk(min(NEIGHBOURS, len(known)), dim=1))
+        likeness, places = (torch.cat(parts).cpu() for parts in zip(*found))
+        return places.numpy() + 1, likeness.clamp(0, 1).numpy()
 
     @torch.no_grad()
     def add_rows(self, tokenizer, grown, pieces: Sequence[Sequence[int]]) -> None:

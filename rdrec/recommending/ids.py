@@ -15,11 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataset_builder.files import existing_file, open_text
+from dataset_builder.files import PARQUET_MAGIC, existing_file, numbered_lines, open_text
 from rdrec.errors import UserError
-
-
-PARQUET_MAGIC = b"PAR1"
 
 
 def read_users(path: str, tokenizer) -> tuple[list[int], int]:
@@ -71,16 +68,9 @@ def _read(path: str, column: str) -> Iterator[tuple[str, Any]]:
     if parquet:
         rows = _of_parquet(path, column)
     else:
-        rows = _of_csv(path, column) if ".csv" in Path(path).name.lower() else _of_lines(path)
+        rows = _of_csv(path, column) if ".csv" in Path(path).name.lower() else numbered_lines(path)
     for place, key in rows:
-        yield f"{path} {place}", key.strip() if isinstance(key, str) else key
-
-
-def _of_lines(path: str) -> Iterator[tuple[str, str]]:
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield f"line {number}", line
+        yield place, key.strip() if isinstance(key, str) else key
 
 
 def _of_csv(path: str, column: str) -> Iterator[tuple[str, str]]:
@@ -94,7 +84,7 @@ def _of_csv(path: str, column: str) -> Iterator[tuple[str, str]]:
                 if column in header:
                     continue  # a file of one column may do without a header
             if row:
-                yield f"line {rows.line_num}", row[place] if place < len(row) else ""
+                yield f"{path} line {rows.line_num}", row[place] if place < len(row) else ""
 
 
 def _of_parquet(path: str, column: str) -> Iterator[tuple[str, Any]]:
@@ -104,7 +94,7 @@ def _of_parquet(path: str, column: str) -> Iterator[tuple[str, Any]]:
             batches = file.iter_batches(columns=[names[_place_of(column, names, path)]])
             keys = (key for batch in batches for key in batch.column(0).to_pylist())
             for number, key in enumerate(keys, start=1):
-                yield f"row {number}", key
+                yield f"{path} row {number}", key
     except pa.ArrowInvalid as error:
         raise UserError(f"{path}: not a readable Parquet file: write it again") from error
 
