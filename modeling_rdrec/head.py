@@ -114,12 +114,14 @@ class _HeadCrossEntropy(torch.autograd.Function):
             piece = states[start : start + size].to(dtype)
             answers = targets[start : start + size, None]
             scores = linear(piece, narrow).float()
-            torch.log_softmax(scores, -1, out=scores)
-            loss -= scores.gather(1, answers).sum()
+            right, highest = scores.gather(1, answers), scores.max(1, keepdim=True)
+            torch.softmax(scores, -1, out=scores)
+            # log p = logit - log-sum-exp, and of the highest logit p is never 0: one exponential a logit is enough.
+            loss -= (right - highest.values + scores.gather(1, highest.indices).log()).sum()
             if not (need_states or need_weight):
                 continue
             # The gradient of the logits: the probabilities, less 1 at the answer.
-            scores.exp_().scatter_add_(1, answers, scores.new_full((1, 1), -1.0).expand_as(answers))
+            scores.scatter_add_(1, answers, scores.new_full((1, 1), -1.0).expand_as(answers))
             slope = scores.to(dtype)
             if need_states:
                 of_states[start : start + size] = linear(slope, narrow.T)
@@ -170,7 +172,7 @@ def sampled_cross_entropy(
     """Sum over rows of the cross-entropy among each row's target and the negatives that all rows share, in float32.
 
     With uniformly drawn negatives the softmax over them, each counted `(num_classes - 1) / len(negatives)` times,
-    estimates the one over all classes (sampled softmax, Jean et al., 2015); with all classes as negatives it is that.
+    estimates the one over all classes (sampled softmax, Jean et al., 2015). `num_classes` negatives are all classes.
 
     Parameters
     ----------
@@ -179,13 +181,15 @@ def sampled_cross_entropy(
         Output embeddings, not scaled further.
     targets : LongTensor `[rows]`
     negatives : LongTensor `[negatives]`
-        Tokens to tell the targets from; a row's own target among them does not count.
+        Tokens to tell the targets from; a row's own target among them does not count. All classes come in rising order.
     num_classes : int
         Tokens that a target may be.
     """
+    if len(negatives) >= num_classes:
+        # All classes, each once and in order: their place in `negatives` is their number.
+        return head_cross_entropy(states, F.embedding(negatives, table), torch.searchsorted(negatives, targets))
     right = (states * F.embedding(targets, table)).sum(-1, keepdim=True).float()
     wrong = (states @ F.embedding(negatives, table).T).float()
     wrong = wrong.masked_fill(negatives == targets[:, None], -torch.inf)
-    if len(negatives) < num_classes:
-        wrong = wrong + math.log((num_classes - 1) / len(negatives))
+    wrong = wrong + math.log((num_classes - 1) / len(negatives))
     return (torch.cat([right, wrong], dim=1).logsumexp(1) - right[:, 0]).sum()
