@@ -49,6 +49,12 @@ class RDRecConfig(T5Config):
     prior_weight, prior_offset : float
         Weight w and offset o of the counted transitions that are added to an item's log-probability: w * log(count + o)
         (see `transitions.py`). A weight of 0 leaves them out.
+    reads_evidence : bool
+        Prompts for texts hold what reviews say of the item and the user, from the table that travels with the
+        tokenizer (`evidence.py`).
+    evidence_weight : float
+        What the support of an explanation counts beside its mean log-probability when one of several is chosen; 0: the
+        most likely is taken, as in the paper.
     fit_on : str
         What the weights have seen: "train" (all but the last two items of a user), "train+validation" (all but the last
         one) or "all".
@@ -68,6 +74,8 @@ class RDRecConfig(T5Config):
     reads_users: bool = True
     prior_weight: float = 0.0
     prior_offset: float = 1.0
+    reads_evidence: bool = False
+    evidence_weight: float = 0.0
     fit_on: str = "train"
     reference_padding: bool = False
     decoder_start_token_id: int | None = 0

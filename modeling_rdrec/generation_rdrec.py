@@ -20,6 +20,8 @@ from torch.nn.functional import normalize
 
 from .catalog_trie import CatalogLogitsProcessor, CatalogTrie
 from .configuration_rdrec import TASKS
+from .evidence import VOICES, Explanation
+from .explaining import SOURCES, Question, choose, explained, weigh
 from .fast_linear import fast_linear
 from .history import decoder_prefix
 from .prompts import BARE, fill
@@ -31,7 +33,6 @@ from .search import (
     root_of,
     score_candidates,
     score_catalog,
-    write,
 )
 from .transitions import NEIGHBOURS
 from .tree_decoder import TreeDecoder
@@ -40,7 +41,7 @@ from .tree_decoder import TreeDecoder
 # Beams of the paper's evaluation (section 4.1): 20 for items; 21 in 3 groups without diversity, which is 7, for texts.
 ITEM_BEAMS = 20
 TEXT_BEAMS = 7
-MIN_EXPLANATION_LENGTH = 10
+MIN_EXPLANATION_LENGTH, MAX_EXPLANATION_LENGTH = 10, 21  # tokens, the start token included
 # Positions of prompts or histories worked on together: few enough for the cache of a CPU, enough for its cores.
 POSITIONS_A_BATCH = 4096
 # Scores of a whole catalog that are held at once (128 MB).
@@ -202,32 +203,98 @@ class RDRecGenerationMixin:
     def explain(
         self,
         tokenizer,
-        user: Any | Sequence,
-        item: Any | Sequence,
+        user: Any | Sequence | None = None,
+        item: Any | Sequence | None = None,
+        history: Sequence | None = None,
+        voice: str | Sequence[str] = "explanation",
+        candidates: str = "all",
         num_beams: int = TEXT_BEAMS,
         min_length: int = MIN_EXPLANATION_LENGTH,
-        max_length: int = 21,
+        max_length: int = MAX_EXPLANATION_LENGTH,
+        return_evidence: bool = False,
         internal_ids: bool = False,
-    ) -> str | list[str]:
+    ) -> str | None | Explanation | dict | list:
         """Why this user would buy this item, in a sentence; one pair or lists of equal length.
 
-        What `generate` writes with these settings, early stopping and a length penalty of 1. `min_length` and
-        `max_length` count tokens with the start token, as in transformers.
+        Where the checkpoint carries evidence (`tokenizer.evidence`), the prompt holds what training reviews say of the
+        item and the user, and the sentence is chosen among what the reviews say and what the model writes. Without, it
+        is what `generate` writes with these settings, early stopping and a length penalty of 1 (paper, section 4.1).
+
+        Parameters
+        ----------
+        tokenizer : RDRecTokenizer
+        user : id or list of ids, optional
+            A visitor has none: give a history.
+        item : id or list of ids
+            Needed but for the voice "user_preference".
+        history : list of ids, or list of such lists, optional
+            Items of somebody of whom no review is known: what their buyers like stands in.
+        voice : str or list of str
+            "explanation"; "user_preference" (what the user likes) or "item_attributes" (what the item offers).
+        candidates : str
+            "evidence" (sentences of reviews), "beams" (what the model writes) or "all".
+        num_beams, min_length, max_length : int
+            The last two count tokens with the start token, as in transformers.
+        return_evidence : bool
+            Return an [`Explanation`] in place of a sentence: what it rests on too, and how well.
+        internal_ids : bool
+            As in `recommend`.
+
+        Returns
+        -------
+        str, None or Explanation, or a list of these
+            For several voices, dicts of them by voice. None, or an explanation whose text is None: nothing is known of
+            the item (or, in the voice "user_preference", of the user), so nothing is said.
+
+        Raises
+        ------
+        ValueError
+            For an unknown id, voice or kind of candidates, lists of different lengths, no item where one is needed, or
+            neither a user nor evidence where the prompt names the user.
         """
-        single = _is_id(user) and _is_id(item)
-        users, items = ([given] if _is_id(given) else _plain_list(given) for given in (user, item))
-        if len(users) != len(items):
-            raise ValueError(f"{len(users)} users but {len(items)} items: give one item a user")
-        users = tokenizer.to_ids("user", users, internal_ids)
-        items = tokenizer.to_ids("item", items, internal_ids)
-        texts = [fill(BARE["explanation"], user, [item]) for user, item in zip(users, items)]
-        sentences = [""] * len(texts)
+        if not isinstance(voice, str):
+            asked = (tokenizer, user, item, history)
+            settings = (candidates, num_beams, min_length, max_length, return_evidence, internal_ids)
+            found = {one: self.explain(*asked, one, *settings) for one in voice}
+            if any(isinstance(answer, list) for answer in found.values()):
+                return [dict(zip(found, row)) for row in zip(*found.values())]
+            return found
+        if voice not in VOICES:
+            raise ValueError(f"voice {voice!r}: take one of {', '.join(VOICES)}")
+        if candidates not in (*SOURCES, "all"):
+            raise ValueError(f"candidates {candidates!r}: take evidence, beams or all")
+        questions, single = self._questions(tokenizer, user, item, history, voice, internal_ids)
+        sources = SOURCES if candidates == "all" else (candidates,)
+        table = tokenizer.evidence if self.config.reads_evidence else None
+        if table is None and candidates == "evidence":
+            raise ValueError("candidates 'evidence': this checkpoint carries no evidence: take beams")
         with torch.inference_mode(), fast_linear():
-            for rows, states, mask in self._encoded(tokenizer, "explanation", texts):
-                written = write(self, TreeDecoder(self, states, mask, max_length), num_beams, min_length, max_length)
-                for row, text in zip(rows, tokenizer.batch_decode(written, skip_special_tokens=True)):
-                    sentences[row] = text.strip()
-        return sentences[0] if single else sentences
+            weighed = weigh(self, tokenizer, questions, voice, sources, num_beams, min_length, max_length)
+        answers = [explained(table, found, choose(found, self.config.evidence_weight), voice) for found in weighed]
+        answers = answers if return_evidence else [answer.text for answer in answers]
+        return answers[0] if single else answers
+
+    def _questions(self, tokenizer, user, item, history, voice: str, internal: bool) -> tuple[list[Question], bool]:
+        """Who asks about what, with internal ids, and whether it is one question."""
+        if item is None and voice != "user_preference":
+            raise ValueError(f"explain() in the voice {voice!r} needs an item: give item=…")
+        if user is None and (not self.config.reads_evidence or (item is None and history is None)):
+            raise ValueError("explain() needs to know for whom: give user=…, or a history to a model with evidence")
+        single, columns = _is_id(user) and _is_id(item), {}
+        for name, given in (("user", user), ("item", item)):
+            if given is not None:
+                columns[name] = tokenizer.to_ids(name, [given] if _is_id(given) else _plain_list(given), internal)
+        if history is not None:
+            rows, one = _lists(history)
+            single, columns["history"] = single and one, _item_ids(tokenizer, rows, internal)
+        sizes = {name: len(column) for name, column in columns.items()}
+        count = max(sizes.values())
+        if min(sizes.values()) < count:
+            plural = {"user": "users", "item": "items", "history": "histories"}
+            lengths = " but ".join(f"{size} {plural[name]}" for name, size in sizes.items())
+            raise ValueError(f"{lengths}: give one of each for a question")
+        users, items, histories = (columns.get(name, [None] * count) for name in ("user", "item", "history"))
+        return [Question(*one) for one in zip(users, items, [row or () for row in histories])], single
 
     def add_items(self, tokenizer, texts: Mapping[str, str]) -> tuple["RDRecGenerationMixin", Any]:
         """Make rows for new items from their texts alone.
@@ -264,6 +331,8 @@ class RDRecGenerationMixin:
                 raise ValueError(f"item {raw_id!r}: no piece of its text is known to this model: give other words")
         grown = tokenizer.with_items([str(raw_id) for raw_id in texts])
         self.add_rows(tokenizer, grown, pieces)
+        if tokenizer.evidence is not None:
+            grown.evidence = tokenizer.evidence.with_items(tokenizer.num_ids("item") + 1, list(texts.values()))
         if tokenizer.transitions is not None:
             grown.transitions = tokenizer.transitions.with_items(*self._neighbours(tokenizer, grown))
         return self, grown
@@ -349,7 +418,7 @@ class RDRecGenerationMixin:
         users = tokenizer.to_ids("user", users, internal)
         return users if self.config.history == "encoder" or self.config.reads_users else [None] * count
 
-    def _encoded(
+    def encoded_prompts(
         self, tokenizer, task: str, texts: list[str]
     ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
         """Encode prompts in batches of similar lengths: which prompts a batch holds, their states and their mask."""
@@ -371,7 +440,7 @@ class RDRecGenerationMixin:
         if self.config.history == "encoder":
             read = [self._last(row) if task == "sequential" else row for row in items]
             texts = [fill(BARE[task], user, row) for user, row in zip(users, read)]
-            for rows, states, mask in self._encoded(tokenizer, task, texts):
+            for rows, states, mask in self.encoded_prompts(tokenizer, task, texts):
                 decoder = TreeDecoder(self, states, mask, trie.longest)
                 yield rows, decoder, root_of(self, decoder)
             return

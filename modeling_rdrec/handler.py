@@ -4,6 +4,7 @@
     handler({"inputs": {"history": ["B004756YJA", "B00CFRTQ6M"]}, "parameters": {"k": 5}})
     handler({"inputs": {"candidates": ["B0001EKVCM", "B00CFRTQ6M"], "history": []}, "parameters": {"task": "rank"}})
     handler({"inputs": {"user": "A1YJEY40YUW4SE", "item": "B004756YJA"}, "parameters": {"task": "explain"}})
+    handler({"inputs": {"history": ["B00CFRTQ6M"], "item": "B004756YJA"}, "parameters": {"task": "explain"}})
 
 The server imports this file by its path, so it imports no other of the repo. What it cannot answer it raises as a
 ValueError of one line, which the server sends back as status 400 with `{"error": line}`.
@@ -24,9 +25,11 @@ _IDS = {"type": "array", "items": _ID}
 _TASKS: dict[str, tuple[dict, dict]] = {
     "recommend": ({"history": _IDS}, {"user": _ID, "exclude": _IDS}),
     "rank": ({"candidates": _IDS}, {"history": _IDS, "user": _ID}),
-    "explain": ({"user": _ID, "item": _ID}, {}),
+    "explain": ({"item": _ID}, {"user": _ID, "history": _IDS}),
 }
 _DEFAULT_TASK, _DEFAULT_K = "recommend", 10
+# What an explanation says (`explain`'s voices).
+_VOICES = ("explanation", "user_preference", "item_attributes")
 
 
 def _or_null(schema: dict) -> dict:
@@ -45,9 +48,12 @@ def _request_schema(task: str) -> dict:
         "required": list(needed),
         "additionalProperties": False,
     }
+    properties = {"task": {"const": task}, "k": {"type": "integer", "minimum": 1, "default": _DEFAULT_K}}
+    if task == "explain":
+        properties["voice"] = {"enum": list(_VOICES), "default": _VOICES[0]}
     parameters = {
         "type": "object",
-        "properties": {"task": {"const": task}, "k": {"type": "integer", "minimum": 1, "default": _DEFAULT_K}},
+        "properties": properties,
         "required": [] if task == _DEFAULT_TASK else ["task"],
         "additionalProperties": False,
     }
@@ -71,8 +77,25 @@ _RANKED = {
 _EXPLAINED = {
     "title": "explain",
     "type": "object",
-    "properties": {"explanation": {"type": "string"}},
-    "required": ["explanation"],
+    "properties": {
+        "explanation": {"type": ["string", "null"]},
+        "source": {"enum": ["evidence", "beams", None]},
+        "support": {"type": "number"},
+        "evidence": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "about": {"enum": ["item", "user"]},
+                    "kind": {"type": "string"},
+                    "review": {"type": ["integer", "null"]},
+                    "text": {"type": "string"},
+                },
+                "required": ["about", "kind", "review", "text"],
+            },
+        },
+    },
+    "required": ["explanation", "source", "support", "evidence"],
 }
 # JSON Schemas (draft 2020-12) of what `EndpointHandler` takes and gives.
 INPUT_SCHEMA = {"anyOf": [_request_schema(task) for task in _TASKS]}
@@ -89,18 +112,20 @@ class EndpointHandler:
 
     Notes
     -----
-    Takes `{"inputs": query or list of queries, "parameters": {"task": …, "k": …}}`; `INPUT_SCHEMA` is its JSON Schema.
+    Takes `{"inputs": query or list of queries, "parameters": {"task": …}}`; `INPUT_SCHEMA` is its JSON Schema.
 
     | task | a query holds | and may hold | its answer |
     | --- | --- | --- | --- |
     | "recommend" (default) | "history": [ids, oldest first] | "user": id, "exclude": [ids] | items of the catalog |
     | "rank" | "candidates": [ids] | "history": [ids], "user": id | the candidates |
-    | "explain" | "user": id, "item": id | | a sentence |
+    | "explain" | "item": id | "user": id, "history": [ids] | a sentence |
 
-    Items come as `[{"item": id, "score": log-likelihood}]`, best first, at most "k" (10); a sentence as
-    `{"explanation": text}`; for a list of queries, a list of such answers; `OUTPUT_SCHEMA` is the JSON Schema. Ids are
-    raw ids, numbers as they are or as text. Items to exclude that the catalog does not hold are passed over. "user" is
-    needed for models with `history="encoder"`.
+    Items come as `[{"item": id, "score": log-likelihood}]`, best first, at most "k" (a parameter, 10); a sentence as
+    `{"explanation": text, "source": …, "support": …, "evidence": [{"about", "kind", "review", "text"}]}`, which are the
+    fields of `Explanation` (`evidence.py`), in the "voice" that is asked for (a parameter); for a list of queries, a
+    list of such answers; `OUTPUT_SCHEMA` is the JSON Schema. Ids are raw ids, numbers as they are or as text. Items to
+    exclude that the catalog does not hold are passed over. "user" is needed for models with `history="encoder"`, and to
+    explain for those that carry no evidence; otherwise a history does.
     """
 
     def __init__(self, path: str = ""):
@@ -124,13 +149,13 @@ class EndpointHandler:
         """
         if not isinstance(data, Mapping) or "inputs" not in data:
             raise ValueError('give an object {"inputs": …, "parameters": …}')
-        task, k = _parameters(data.get("parameters", {}))
+        task, settings = _parameters(data.get("parameters", {}))
         inputs = data["inputs"]
         if isinstance(inputs, Mapping):
-            return self._answer([self._read(inputs, task, "inputs")], task, k)[0]
+            return self._answer([self._read(inputs, task, "inputs")], task, settings)[0]
         if not isinstance(inputs, list):
             raise ValueError("inputs: give an object, or a list of objects")
-        return self._answer([self._read(query, task, f"inputs[{n}]") for n, query in enumerate(inputs)], task, k)
+        return self._answer([self._read(query, task, f"inputs[{n}]") for n, query in enumerate(inputs)], task, settings)
 
     def _read(self, query: Any, task: str, where: str) -> dict[str, Any]:
         """A query with internal ids, without what is null."""
@@ -143,8 +168,12 @@ class EndpointHandler:
         given = {key: value for key, value in query.items() if value is not None}
         if missing := [key for key in needed if key not in given]:
             raise ValueError(f"{where}: task {task!r} needs {_quoted(missing)}")
-        if task != "explain" and self.model.config.history == "encoder" and "user" not in given:
-            raise ValueError(f'{where}: this model reads whose history it is: give "user"')
+        if "user" not in given:
+            if task == "explain" and not (self.model.config.reads_evidence and "history" in given):
+                more = ' or "history"' if self.model.config.reads_evidence else ""
+                raise ValueError(f'{where}: for whom is it to be explained? give "user"{more}')
+            if task != "explain" and self.model.config.history == "encoder":
+                raise ValueError(f'{where}: this model reads whose history it is: give "user"')
         return {key: self._ids(key, value, keys[key] is _IDS, f"{where}: {key}") for key, value in given.items()}
 
     def _ids(self, key: str, value: Any, several: bool, where: str) -> int | list[int]:
@@ -164,27 +193,28 @@ class EndpointHandler:
             raise ValueError(f"{where}: give at least one")
         return found if several else found[0]
 
-    def _answer(self, queries: list[dict], task: str, k: int) -> list:
+    def _answer(self, queries: list[dict], task: str, settings: dict) -> list:
         answers: list = [None] * len(queries)
         # The model answers users together where it knows all of them, or none.
         for known in (True, False):
             places = [place for place, query in enumerate(queries) if ("user" in query) == known]
             if places:
                 with self._lock:
-                    some = self._ask([queries[place] for place in places], task, k, known)
+                    some = self._ask([queries[place] for place in places], task, settings, known)
                 for place, answer in zip(places, some):
                     answers[place] = answer
         return answers
 
-    def _ask(self, queries: list[dict], task: str, k: int, with_users: bool) -> list:
+    def _ask(self, queries: list[dict], task: str, settings: dict, with_users: bool) -> list:
         def column(key: str) -> list:
             return [query.get(key, []) for query in queries]
 
         users = column("user") if with_users else None
         if task == "explain":
-            sentences = self.model.explain(self.tokenizer, users, column("item"), internal_ids=True)
-            return [{"explanation": sentence} for sentence in sentences]
-        asked = {"history": column("history"), "user": users, "k": k, "internal_ids": True}
+            asked = {"history": column("history"), "return_evidence": True, "internal_ids": True}
+            answers = self.model.explain(self.tokenizer, users, column("item"), **asked, **settings)
+            return [_explained(answer) for answer in answers]
+        asked = {"history": column("history"), "user": users, "internal_ids": True, **settings}
         if task == "rank":
             ranked = self.model.rank(self.tokenizer, column("candidates"), **asked)
         else:
@@ -196,15 +226,24 @@ class EndpointHandler:
         ]
 
 
-def _parameters(given: Any) -> tuple[str, int]:
-    if not isinstance(given, Mapping) or given.keys() - {"task", "k"}:
-        raise ValueError('parameters: give an object with "task" and "k"')
-    task, k = given.get("task", _DEFAULT_TASK), given.get("k", _DEFAULT_K)
+def _explained(answer) -> dict:
+    said = {"explanation": answer.text, "source": answer.source, "support": answer.support}
+    return said | {"evidence": [sentence._asdict() for sentence in answer.evidence]}
+
+
+def _parameters(given: Any) -> tuple[str, dict]:
+    """The task, and what else the model's method is asked with."""
+    if not isinstance(given, Mapping) or given.keys() - {"task", "k", "voice"}:
+        raise ValueError('parameters: give an object with "task", "k" and "voice"')
+    task = given.get("task", _DEFAULT_TASK)
     if not isinstance(task, str) or task not in _TASKS:
         raise ValueError(f"parameters: task {task!r}: take one of {_quoted(_TASKS)}")
+    k, voice = given.get("k", _DEFAULT_K), given.get("voice", _VOICES[0])
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f"parameters: k {k!r}: give an integer, 1 or more")
-    return task, k
+    if voice not in _VOICES or ("voice" in given and task != "explain"):
+        raise ValueError(f"parameters: voice {voice!r}: task 'explain' takes one of {_quoted(_VOICES)}")
+    return task, {"voice": voice} if task == "explain" else {"k": k}
 
 
 def _quoted(names) -> str:

@@ -4,6 +4,7 @@
     recommender({"history": ["B004756YJA", "B00CFRTQ6M"]}, top_k=5)                     # from the whole catalog
     recommender({"history": ["B004756YJA"], "candidates": ["B00CFRTQ6M", "B0001EKVCM"]})    # these, best first
     recommender({"user": "A1YJEY40YUW4SE", "history": ["B004756YJA"]}, explain=True)    # and why this user would buy
+    recommender({"history": ["B004756YJA"]}, explain=["explanation", "item_attributes"])    # in several voices
 
 Ids are the raw ids of the data. A list of such queries is answered in batches.
 """
@@ -35,18 +36,19 @@ class RDRecPipeline(Pipeline):
         ----------
         inputs : dict or list of dict
             `{"history": [ids]}` recommends from the whole catalog; with `"candidates": [ids]` these are ranked. "user"
-            is needed for explanations, and by models with `history="encoder"`, which rank candidates without a history.
+            is needed by models with `history="encoder"`, which rank candidates without a history, and for explanations
+            of models that carry no evidence.
         batch_size : int
             Queries that the model answers at once.
         top_k : int
             Most items an answer holds (default 10).
-        explain : bool
-            Write an explanation for each item (default False).
+        explain : bool, or list of voices
+            Say of each item why it would be bought (default False), or what else `explain` can say (`voice`).
 
         Returns
         -------
         list of dict, or list of such lists
-            `{"item", "score"}`, best first, and "explanation" if asked for.
+            `{"item", "score"}`, best first, and "explanation", or a key for each voice, if asked for.
 
         Raises
         ------
@@ -60,21 +62,24 @@ class RDRecPipeline(Pipeline):
             if not keys & {"history", "candidates"} or keys - {"user", "history", "candidates"}:
                 raise ValueError(f"query {place}: give {QUERY_FORM}")
             if kwargs.get("explain") and query.get("user") is None:
-                raise ValueError(f'query {place}: an explanation is written for a user: give "user": id')
+                if not (self.model.config.reads_evidence and "history" in query):
+                    raise ValueError(f'query {place}: an explanation is written for a user: give "user": id')
         answers: list[list[dict]] = []
         for start in range(0, len(queries), batch_size):
             # The base class would take a list apart; a mapping passes as one input.
             answers += super().__call__({"queries": queries[start : start + batch_size]}, **kwargs)
         return answers[0] if single else answers
 
-    def _sanitize_parameters(self, top_k: int | None = None, explain: bool | None = None):
+    def _sanitize_parameters(self, top_k: int | None = None, explain: bool | Sequence[str] | None = None):
         given = {"top_k": top_k, "explain": explain}
         return {}, {name: value for name, value in given.items() if value is not None}, {}
 
     def preprocess(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         return inputs
 
-    def _forward(self, inputs: Mapping[str, Any], top_k: int = 10, explain: bool = False) -> dict[str, Any]:
+    def _forward(
+        self, inputs: Mapping[str, Any], top_k: int = 10, explain: bool | Sequence[str] = False
+    ) -> dict[str, Any]:
         queries = inputs["queries"]
         answers: list[list[dict]] = [[] for _ in queries]
         # Queries of one form are answered together.
@@ -93,17 +98,27 @@ class RDRecPipeline(Pipeline):
             for place, ranked in zip(places, answer(self.tokenizer, **asked)):
                 answers[place] = [{"item": i, "score": score} for i, score in zip(ranked.items, ranked.scores)]
         if explain:
-            self._explain(queries, answers)
+            self._explain(queries, answers, ["explanation"] if explain is True else list(explain))
         return {"answers": answers}
 
-    def _explain(self, queries: list[Mapping[str, Any]], answers: list[list[dict]]) -> None:
-        """Add a sentence to each answer, so many at once as there are queries."""
-        pairs = [(query["user"], row) for query, rows in zip(queries, answers) for row in rows]
-        for start in range(0, len(pairs), len(queries)):
-            users, rows = zip(*pairs[start : start + len(queries)])
-            texts = self.model.explain(self.tokenizer, user=list(users), item=[row["item"] for row in rows])
-            for row, text in zip(rows, texts):
-                row["explanation"] = text
+    def _explain(self, queries: list[Mapping[str, Any]], answers: list[list[dict]], voices: list[str]) -> None:
+        """Add a sentence in each voice to each answer, so many at once as there are queries."""
+        # Those with a user and those without are asked apart.
+        for known in (True, False):
+            pairs = [
+                (query, row)
+                for query, rows in zip(queries, answers)
+                for row in rows
+                if (query.get("user") is not None) == known
+            ]
+            for start in range(0, len(pairs), len(queries)):
+                some, rows = zip(*pairs[start : start + len(queries)])
+                who = {"user": [query["user"] for query in some]} if known else {}
+                if all("history" in query for query in some):
+                    who["history"] = [list(query["history"]) for query in some]
+                items = [row["item"] for row in rows]
+                for row, said in zip(rows, self.model.explain(self.tokenizer, item=items, voice=voices, **who)):
+                    row.update(said)
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[list[dict]]:
         return model_outputs["answers"]

@@ -301,8 +301,11 @@ def exact_search(
         parents = torch.cat([parents[:, opened:], found.slots], dim=1)
 
 
-def write(model, decoder: TreeDecoder, num_beams: int, min_length: int, max_length: int) -> list[list[int]]:
-    """The tokens of the best of `num_beams` beams over the whole vocabulary, for each prompt.
+def write(
+    model, decoder: TreeDecoder, num_beams: int, min_length: int, max_length: int
+) -> list[list[tuple[list[int], float]]]:
+    """For each prompt, the sentences that `num_beams` beams over the whole vocabulary end with, best first: the tokens
+    of each and their mean log-probability.
 
     The beam search of transformers with early stopping: a prompt is done with once it has num_beams sentences, and
     sentences are compared by mean log-probability.
@@ -348,9 +351,41 @@ def write(model, decoder: TreeDecoder, num_beams: int, min_length: int, max_leng
     above = decoder.parents.cpu()
     sentences = []
     for row in range(prompts):
-        sentence, slot = [int(last[row, 0])], int(ending_at[row, 0])
-        while slot > 0:
-            sentence.append(int(all_tokens[row, slot]))
-            slot = int(above[row, slot])
-        sentences.append(sentence[::-1])
+        found = []
+        for beam in range(num_beams):
+            if best[row, beam] == -torch.inf:
+                break
+            sentence, slot = [int(last[row, beam])], int(ending_at[row, beam])
+            while slot > 0:
+                sentence.append(int(all_tokens[row, slot]))
+                slot = int(above[row, slot])
+            found.append((sentence[::-1], float(best[row, beam])))
+        sentences.append(found)
     return sentences
+
+
+def score_sentences(model, decoder: TreeDecoder, sentences: list[list[list[int]]]) -> list[list[float]]:
+    """The mean log-probability of given sentences (tokens with `</s>`) after each prompt, as `write` compares its own.
+
+    All sentences of a prompt are read at once, as branches below one start token.
+    """
+    width = 1 + max(sum(len(one) - 1 for one in row) for row in sentences)
+    tokens = torch.full((len(sentences), width), model.config.decoder_start_token_id)
+    parents = torch.zeros(len(sentences), width, dtype=torch.long)
+    rows, slots, following, ends = [], [], [], []
+    for row, candidates in enumerate(sentences):
+        free = 1
+        for sentence in candidates:
+            places = [0, *range(free, free + len(sentence) - 1)]
+            free += len(sentence) - 1
+            tokens[row, places[1:]] = torch.tensor(sentence[:-1], dtype=torch.long)
+            parents[row, places[1:]] = torch.tensor(places[:-1], dtype=torch.long)
+            rows += [row] * len(sentence)
+            slots += places
+            following += sentence
+            ends.append(len(rows))
+    head = Head(model)
+    hidden = decoder.extend(tokens.to(decoder.device), parents.to(decoder.device))[rows, slots]
+    logits = head.pair_logits(hidden, torch.tensor(following, device=decoder.device)) - head.normalizers(hidden)
+    means = iter([float(part.mean()) for part in np.split(logits.cpu().double().numpy(), ends[:-1])])
+    return [[next(means) for _ in candidates] for candidates in sentences]

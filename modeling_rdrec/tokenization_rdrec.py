@@ -19,12 +19,13 @@ from transformers import BatchEncoding, PreTrainedTokenizerFast
 from transformers.utils import PaddingStrategy
 
 from .catalog_trie import CatalogTrie
+from .evidence import EvidenceTable
 from .transitions import Transitions
 
 
 WHOLE_WORD = re.compile(r"\b(?:user|item)_\d+")
 CATALOG_FILE, TRIE_FILE, TRANSITIONS_FILE = "catalog.json", "catalog_trie.npy", "catalog_transitions.npy"
-PIECES_FILE = "catalog_pieces.npy"
+PIECES_FILE, EVIDENCE_FILE = "catalog_pieces.npy", "catalog_evidence.npz"
 MEND_TOO_MANY = "shorten the history or the candidate list"
 
 
@@ -46,6 +47,8 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
     pieces_file : str, optional
         The pieces of the vocabulary that items' vectors are composed of (`item_text.py`), as an array of integers: the
         attribute `item_pieces`, int64, or None where items have no texts.
+    evidence_file : str, optional
+        What training reviews say of items and users (`evidence.py`), read when it is asked for.
 
     Other arguments are those of `PreTrainedTokenizerFast`.
     """
@@ -57,6 +60,7 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         "trie_file": TRIE_FILE,
         "transitions_file": TRANSITIONS_FILE,
         "pieces_file": PIECES_FILE,
+        "evidence_file": EVIDENCE_FILE,
     }
     model_input_names = ["input_ids", "attention_mask", "whole_word_ids"]
 
@@ -68,6 +72,7 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         trie_file: str | None = None,
         transitions_file: str | None = None,
         pieces_file: str | None = None,
+        evidence_file: str | None = None,
         **kwargs,
     ):
         super().__init__(*args, max_whole_words=max_whole_words, **kwargs)
@@ -75,6 +80,8 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         self.catalog = None
         self._transitions: Transitions | None = None
         self._transitions_file = transitions_file
+        self._evidence: EvidenceTable | None = None
+        self._evidence_file = evidence_file
         self.item_pieces = None if pieces_file is None else np.load(pieces_file, allow_pickle=False)
         if catalog_file is not None:
             with open(catalog_file, encoding="utf-8") as file:
@@ -187,6 +194,17 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
     def transitions(self, counted: Transitions | None) -> None:
         self._transitions, self._transitions_file = counted, None
 
+    @property
+    def evidence(self) -> EvidenceTable | None:
+        """What training reviews say of items and users, None where a checkpoint has no such table."""
+        if self._evidence is None and self._evidence_file is not None:
+            self._evidence = EvidenceTable.load(self._evidence_file)
+        return self._evidence
+
+    @evidence.setter
+    def evidence(self, table: EvidenceTable | None) -> None:
+        self._evidence, self._evidence_file = table, None
+
     def text_pieces(self, texts: list[str]) -> list[list[int]]:
         """The pieces that each text is written with, each once: those that items' vectors are composed of
         (`item_pieces`), or, before these are chosen, all that are no item's own."""
@@ -249,6 +267,9 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         if self.transitions is not None:
             written.append(os.path.join(save_directory, prefix + TRANSITIONS_FILE))
             self.transitions.save(written[-1])
+        if self.evidence is not None:
+            written.append(os.path.join(save_directory, prefix + EVIDENCE_FILE))
+            self.evidence.save(written[-1])
         if self.item_pieces is not None:
             written.append(os.path.join(save_directory, prefix + PIECES_FILE))
             np.save(written[-1], self.item_pieces)

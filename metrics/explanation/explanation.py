@@ -1,4 +1,4 @@
-"""BLEU-1/4 and ROUGE-1/2/L of generated explanations, as an `evaluate` metric.
+"""BLEU-1/4, ROUGE-1/2/L and features of generated explanations, as an `evaluate` metric.
 
 Use it, from the root of the repository, offline:
 
@@ -12,6 +12,7 @@ follows the pair. The figures of sacrebleu and rouge-score stand beside them for
 """
 
 import math
+import re
 from collections import Counter
 
 import datasets
@@ -30,6 +31,8 @@ _KWARGS_DESCRIPTION = """
 Args:
     predictions (list of str): generated explanations; an empty one scores 0 for its row.
     references (list of str): the reference explanation of each row.
+    features (list of str): what each reference is about, "" where it is about nothing known. Optional.
+    vocabulary (list of str): all features there are; default: those of `features`.
     external (bool): also report sacrebleu and rouge-score, which take some seconds on 10,000 rows. Defaults to True.
 Returns:
     All in percent (float).
@@ -37,6 +40,11 @@ Returns:
     rouge-1-*, rouge-2-* (f, p, r): sets of n-grams of each pair, F = 2PR / (P + R + 1e-8), averaged over rows.
     rouge-l-* (f, p, r): longest common subsequence, beta = P / (R + 1e-12),
         F = (1 + beta^2) R P / (R + beta^2 P + 1e-12), averaged over rows.
+    usr: unique sentence ratio, different predictions over all predictions.
+    With features, each of them a word in lower case:
+    fmr: feature matching ratio, the share of rows with a feature whose prediction has it.
+    fcr: feature coverage ratio, the share of the vocabulary that any prediction has.
+    div: feature diversity, the mean number (not percent) of features that two predictions share; lower is better.
     sacrebleu: sacrebleu's corpus BLEU with its defaults.
     rouge1_rs, rouge2_rs, rougeL_rs: rouge-score's F measure without stemming, averaged over rows.
 Examples:
@@ -56,9 +64,15 @@ _CITATION = """\
   author = {Lin, Chin-Yew},
   booktitle = {Text Summarization Branches Out}, year = {2004}
 }
+@inproceedings{li2020nete,
+  title = {Generate Neural Template Explanations for Recommendation},
+  author = {Li, Lei and Zhang, Yongfeng and Chen, Li},
+  booktitle = {CIKM}, year = {2020}
+}
 """
 
 Tokens = list[str]
+WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")  # as the dataset's builder reads words
 
 
 def ngrams(tokens: Tokens, order: int) -> list[tuple[str, ...]]:
@@ -117,6 +131,20 @@ def rouge_l(hypothesis: Tokens, reference: Tokens) -> tuple[float, float, float]
     return f_score, precision, recall
 
 
+def feature_scores(predictions: list[str], features: list[str], vocabulary: list[str]) -> dict[str, float]:
+    """Return fmr and fcr in [0, 1], and div, of predictions (Li et al., 2020, section 5.2)."""
+    known = {feature.lower() for feature in vocabulary if feature}
+    said = [known.intersection(WORD.findall(text.lower())) for text in predictions]
+    matched = [feature.lower() in found for feature, found in zip(features, said, strict=True) if feature]
+    counts = Counter(feature for found in said for feature in found)
+    pairs = len(said) * (len(said) - 1) / 2
+    return {
+        "fmr": float(np.mean(matched)) if matched else 0.0,
+        "fcr": len(counts) / max(1, len(known)),
+        "div": sum(count * (count - 1) / 2 for count in counts.values()) / max(1, pairs),
+    }
+
+
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class Explanation(evaluate.Metric):
     """BLEU and ROUGE of explanations as the explainable-recommendation papers report them."""
@@ -140,7 +168,14 @@ class Explanation(evaluate.Metric):
             )
         super().add_batch(predictions=predictions, references=references, **kwargs)
 
-    def _compute(self, predictions: list[str], references: list[str], external: bool = True) -> dict[str, float]:
+    def _compute(
+        self,
+        predictions: list[str],
+        references: list[str],
+        features: list[str] | None = None,
+        vocabulary: list[str] | None = None,
+        external: bool = True,
+    ) -> dict[str, float]:
         if not len(predictions):
             raise ValueError("explanation: nothing to score; give at least one prediction and its reference")
         predictions, references = list(predictions), list(references)
@@ -155,6 +190,12 @@ class Explanation(evaluate.Metric):
         ):
             for part, mean in zip("fpr", np.mean(triples, axis=0), strict=True):
                 scores[f"rouge-{name}-{part}"] = float(mean)
+        scores["usr"] = len(set(predictions)) / len(predictions)
+        if features is not None:
+            if len(features) != len(predictions):
+                raise ValueError(f"explanation: {len(predictions)} predictions but {len(features)} features")
+            known = features if vocabulary is None else vocabulary
+            scores |= feature_scores(predictions, features, known)
         if external:
             scores["sacrebleu"] = sacrebleu.corpus_bleu(predictions, [references]).score / 100.0
             kinds = ("rouge1", "rouge2", "rougeL")
@@ -162,4 +203,4 @@ class Explanation(evaluate.Metric):
             rows = [scorer.score(target, text) for target, text in zip(references, predictions, strict=True)]
             for kind in kinds:
                 scores[f"{kind}_rs"] = float(np.mean([row[kind].fmeasure for row in rows]))
-        return {name: 100.0 * score for name, score in scores.items()}
+        return {name: score if name == "div" else 100.0 * score for name, score in scores.items()}

@@ -90,6 +90,7 @@ class TrainingRecord(Record):
     metric_for_best_model: str = "loss"
     best_metric: float | None = None
     prior: dict[str, Any] | None = None  # "weight", "offset", and validation figures "with" and "without"
+    explanation: dict[str, Any] | None = None  # "weight" of support, and validation figures "without" and "with" it
     validation: list[dict[str, float]] = field(default_factory=list)
     minutes: float
     tokens_per_second: float

@@ -1,11 +1,11 @@
-"""The three evaluations of RDRec: sequential and top-N recommendation, and explanations.
+"""Sequential and top-N recommendation for the users of a split (for explanations see `explanations.py`).
 
     answers = answer_items(model, tokenizer, data, "sequential", split="test", rows=range(100))
     scores = score_items(answers, "sequential")
 
 Sequential ranks the whole catalog but for the user's history and returns 15 items, found by 20 beams inside the catalog
 or exactly; top-N scores a user's 100 candidates and returns all. Under `published` both are what the paper's beams
-write (`published.py`). Explanations: 7 beams, at least 10 tokens.
+write (`published.py`).
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,6 @@ from collections.abc import Sequence
 import evaluate
 import numpy as np
 import pyarrow as pa
-import torch
-from tqdm.auto import tqdm
 
 from modeling_rdrec.configuration_rdrec import FITTED_ON
 from modeling_rdrec.prompts import BARE, fill
@@ -22,6 +20,7 @@ from rdrec.places import HOME
 from rdrec.tasks.data import TaskData
 
 from .baselines import HELD_OUT
+from .batches import batches
 from .published import rank_published
 
 
@@ -40,9 +39,6 @@ ITEM_ANSWERS = pa.schema(
         ("items", pa.list_(pa.int64())),
         ("scores", pa.list_(pa.float64())),
     ]
-)
-TEXT_ANSWERS = pa.schema(
-    [("user", pa.int64()), ("item", pa.int64()), ("prediction", pa.string()), ("reference", pa.string())]
 )
 
 
@@ -98,7 +94,7 @@ def answer_items(
     # Top-N is asked after what the model was fitted on, the sequential task after all before the target.
     seen = cut if task == "sequential" or after_all else max(cut, FITTED_ON[model.config.fit_on])
     answers = []
-    for chunk in _batches(rows, batch_size, task, progress):
+    for chunk in batches(rows, batch_size, task, progress):
         users = [row + 1 for row in chunk]
         targets = [int(data.sequences[row][-cut]) for row in chunk]
         histories = [data.sequences[row][:-seen].tolist() for row in chunk]
@@ -134,35 +130,9 @@ def _answer_published(model, tokenizer, task: str, users: list[int], lists: list
     return rank_published(model, tokenizer, task, texts, allowed)
 
 
-def answer_texts(
-    model, tokenizer, data: TaskData, split: str, rows: Sequence[int], batch_size: int = 32, progress: bool = True
-) -> pa.Table:
-    """Write the explanation of each row of a split; columns user, item, prediction, reference."""
-    texts = data.texts[split]
-    answers = []
-    for chunk in _batches(rows, batch_size, "explanation", progress):
-        users, items = [texts.user[row] for row in chunk], [texts.item[row] for row in chunk]
-        sentences = model.explain(tokenizer, user=users, item=items, internal_ids=True)
-        answers += zip(users, items, sentences, [texts.explanation[row] for row in chunk])
-    return pa.table([list(column) for column in zip(*answers)] or [[]] * len(TEXT_ANSWERS), schema=TEXT_ANSWERS)
-
-
 def score_items(answers: pa.Table, task: str) -> dict[str, float]:
     """HR@k, NDCG@k and MRR of `answer_items`, through `metrics/ranking`."""
     metric = evaluate.load(str(METRICS / "ranking"))
     return metric.compute(
         predictions=answers["items"].to_pylist(), references=answers["target"].to_pylist(), k=CUTS[task]
     )
-
-
-def score_texts(answers: pa.Table) -> dict[str, float]:
-    """BLEU and ROUGE in percent of `answer_texts`, through `metrics/explanation`."""
-    metric = evaluate.load(str(METRICS / "explanation"))
-    return metric.compute(predictions=answers["prediction"].to_pylist(), references=answers["reference"].to_pylist())
-
-
-def _batches(rows: Sequence[int], size: int, name: str, progress: bool):
-    starts = range(0, len(rows), size)
-    with torch.inference_mode():
-        for start in tqdm(starts, desc=name, unit="batch", disable=not progress, mininterval=1.0):
-            yield list(rows[start : start + size])

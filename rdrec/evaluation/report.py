@@ -49,7 +49,9 @@ def format_table(
     blocks = []
     for task, scores in results.items():
         if task == "explanation":
-            rows, columns = {"model": scores}, ["bleu-1", "bleu-4", "rouge-1-f", "rouge-2-f", "rouge-l-f"]
+            rows = {"model": scores, **{f"  {name}": row for name, row in variants[task].items()}}
+            columns = ["bleu-1", "bleu-4", "rouge-1-f", "rouge-l-f", "fmr", "usr", "support"]
+            columns = [column for column in columns if column in scores]
         else:
             rows = {"model": scores, **{f"  {name}": row for name, row in variants[task].items()}, **points[task]}
             columns = [f"{name}@{k}" for k in CUTS[task] for name in ("hr", "ndcg") if (name, k) != ("ndcg", 1)]

@@ -21,7 +21,7 @@ from rdrec.errors import UserError
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.data import TaskData
 
-from . import answers
+from . import answers, explanations
 from .baselines import HELD_OUT
 from .report import format_table, reference_points
 from .settings import EvaluationSettings
@@ -88,8 +88,12 @@ class Evaluation:
                 found.minutes[task] = round((time.perf_counter() - began) / 60, 3)
                 others = {name: self._answer(task, rows, **ways) for name, ways in self._variants(task).items()}
             if self.accelerator.is_main_process:
-                found.results[task], found.answers[task] = self._score(task, table), table
-                found.variants[task] = {name: self._score(task, other) for name, other in others.items()}
+                found.answers[task] = table
+                if task == "explanation":
+                    found.results[task], found.variants[task] = self._score_texts(table, rows)
+                else:
+                    found.results[task] = answers.score_items(table, task)
+                    found.variants[task] = {name: answers.score_items(other, task) for name, other in others.items()}
         if not self.accelerator.is_main_process:
             return None
         points = reference_points(self.data, self.tables, settings.split, settings.seed, settings.max_samples)
@@ -107,8 +111,17 @@ class Evaluation:
             variants["after all"] = {"after_all": True}
         return variants
 
-    def _score(self, task: str, table: pa.Table) -> dict[str, float]:
-        return answers.score_texts(table) if task == "explanation" else answers.score_items(table, task)
+    def _score_texts(self, table: pa.Table, rows: range) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """Scores of the explanations, and of what the beams or the evidence alone would have said."""
+        scores = {}
+        for name, column in {"model": "prediction", **explanations.variants_of(table)}.items():
+            scores[name] = explanations.score_texts(table, self.data, self.settings.split, rows, column)
+            if self.settings.support:
+                scores[name]["support"] = explanations.supported(table, self.data, column)
+        model = scores.pop("model")
+        if scores:
+            model["from_evidence"] = 100.0 * sum(one == "evidence" for one in table["source"].to_pylist()) / len(table)
+        return model, scores
 
     def _answer(self, task: str, rows: range, **ways) -> pa.Table:
         """Answers to all rows in order; each process answers every `num_processes`-th row."""
@@ -117,7 +130,7 @@ class Evaluation:
         asked = (self.model, self.tokenizer, self.data)
         common = {"batch_size": settings.batch_size, "progress": accelerator.is_main_process}
         if task == "explanation":
-            table = answers.answer_texts(*asked, settings.split, mine, **common)
+            table = explanations.answer_texts(*asked, settings.split, mine, **common)
         else:
             common |= {name: getattr(settings, name) for name in ("seed", "exact", "length_penalty")}
             common |= {"published": self.protocol == "published", **ways}

@@ -26,6 +26,10 @@ class EvaluationSettings:
         default=0.0,
         metadata={"help": "Divide log-likelihoods by an id's tokens to this power (clean; published has 1)."},
     )
+    support: bool = field(
+        default=False,
+        metadata={"help": "Explanations: also the share that the item's reviews support (slow, needs MiniLM)."},
+    )
     split: str = field(default="test", metadata={"help": "validation or test."})
     output_dir: str | None = field(default=None, metadata={"help": "Default: the model's folder, else eval_results."})
     batch_size: int = field(

@@ -11,6 +11,7 @@ import numpy as np
 
 from dataset_builder.tables import Tables
 from modeling_rdrec.configuration_rdrec import FITTED_ON
+from modeling_rdrec.evidence import EvidenceTable
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Texts:
     user: list[int]
     item: list[int]
     explanation: list[str]
+    feature: list[str | None]
     user_preference: list[str | None]
     item_attributes: list[str | None]
 
@@ -106,3 +108,21 @@ class TaskData:
                     if text:
                         parts[item - 1].append(text)
         return [" ".join(part) for part in parts]
+
+    def evidence(self, sources: Sequence[str], fit_on: str = "train") -> EvidenceTable:
+        """What reviews say of items and users, with the texts' row as the review.
+
+        Parameters
+        ----------
+        sources : sequence of str
+            As in `item_texts`.
+        fit_on : str
+            Reviews of held-out interactions are left out.
+        """
+        texts, sentences = self.texts_for(fit_on), []
+        if "catalog" in sources:
+            sentences += [(0, item, -1, "catalog", text) for item, text in enumerate(self.catalog_texts, 1) if text]
+        kinds = [kind for kind in sources if kind not in ("catalog", "none")]
+        for row, (user, item) in enumerate(zip(texts.user, texts.item)):
+            sentences += [(user, item, row, kind, getattr(texts, kind)[row]) for kind in kinds]
+        return EvidenceTable.build(sentences)

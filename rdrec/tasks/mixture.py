@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataset_builder.rationales import RATIONALE_TASKS
+from modeling_rdrec.evidence import Known, prompt, retrieve
 from modeling_rdrec.prompts import BARE, fill
 from rdrec.errors import DatasetError
 
@@ -25,6 +26,8 @@ FAMILIES = ("explanation", "sequential", "rationale", "topn")
 
 # Streams of random numbers; the builder's own are below 100, evaluation's from 200.
 ORDER_STREAM, DRAW_STREAM, VALIDATION_STREAM, NEGATIVE_STREAM = 101, 102, 103, 104
+# With evidence the share of prompts for texts that do not name the user, so that visitors are understood too.
+UNNAMED = 0.5
 # Users of similar length are found among those of so many steps.
 SORTED_STEPS = 20
 
@@ -76,6 +79,8 @@ class TaskMixture:
         "train", "train+validation" or "all": what the rows are drawn from.
     softmax_negatives : int, optional
         With "decoder": items that a step's targets are told from; None: all.
+    tokenizer : RDRecTokenizer, optional
+        Whose table of evidence the prompts for texts hold, without the review that they ask for.
     """
 
     def __init__(
@@ -89,7 +94,10 @@ class TaskMixture:
         user_dropout: float = 1.0,
         fit_on: str = "train",
         softmax_negatives: int | None = None,
+        tokenizer=None,
     ):
+        self.tokenizer = tokenizer
+        self._known: dict[tuple[str, int], Known] = {}
         self.data, self.seed, self.max_history, self.history = data, seed, max_history, history
         self.user_dropout, self.softmax_negatives = user_dropout, softmax_negatives
         self.texts, self.histories = data.texts_for(fit_on), data.histories(fit_on)
@@ -168,21 +176,28 @@ class TaskMixture:
         return rows
 
     def _worded(self, task: str, rng: np.random.Generator, target: object, **fields) -> Row:
-        wording = WORDINGS[task][rng.integers(len(WORDINGS[task]))]
-        return Row(task, fill(wording, **fields), str(target))
+        return Row(task, fill(self._wording(task, rng), **fields), str(target))
+
+    def _wording(self, task: str, rng: np.random.Generator) -> str:
+        return WORDINGS[task][rng.integers(len(WORDINGS[task]))]
+
+    def _text_row(self, task: str, rng: np.random.Generator, target: str, index: int) -> Row:
+        """A row that asks for a sentence of a review."""
+        user, item = self.texts.user[index], self.texts.item[index]
+        if self.tokenizer is None:
+            return self._worded(task, rng, target, user=user, items=[item])
+        wording, table = self._wording(task, rng), self.tokenizer.evidence
+        if (task, index) not in self._known:
+            self._known[task, index] = retrieve(table, self.tokenizer, task, user, item, without=index)
+        named = user if rng.random() >= UNNAMED else None
+        return Row(task, prompt(table, wording, self._known[task, index], named, item), target)
 
     def _explanation(self, index: int, rng: np.random.Generator) -> list[Row]:
-        texts = self.texts
-        user, item = texts.user[index], texts.item[index]
-        return [self._worded("explanation", rng, texts.explanation[index], user=user, items=[item])]
+        return [self._text_row("explanation", rng, self.texts.explanation[index], index)]
 
     def _rationale(self, index: int, rng: np.random.Generator) -> list[Row]:
-        texts, rows = self.texts, []
-        for task in RATIONALE_TASKS:
-            sentence = getattr(texts, task)[index]
-            if sentence:
-                rows.append(self._worded(task, rng, sentence, user=texts.user[index], items=[texts.item[index]]))
-        return rows
+        halves = [(task, getattr(self.texts, task)[index]) for task in RATIONALE_TASKS]
+        return [self._text_row(task, rng, sentence, index) for task, sentence in halves if sentence]
 
     def _sequential(self, index: int, rng: np.random.Generator) -> list[Row | HistoryRow]:
         """The user's last items; or a random contiguous segment of them, its last item the target (paper)."""
@@ -242,11 +257,17 @@ def sample_negatives(rng: np.random.Generator, num_items: int, seen: np.ndarray,
 
 
 def validation_rows(
-    data: TaskData, seed: int, max_history: int = 20, max_samples: int | None = None, history: str = "encoder"
+    data: TaskData,
+    seed: int,
+    max_history: int = 20,
+    max_samples: int | None = None,
+    history: str = "encoder",
+    tokenizer=None,
 ) -> list[Row]:
     """Rows of the validation loss: bare prompts, each family's held-out part, at most `max_samples` draws a family.
 
-    With the history in the decoder the recommendation tasks are validated by ranking, and have no rows here.
+    With the history in the decoder the recommendation tasks are validated by ranking, and have no rows here. With a
+    `tokenizer` the prompts for texts hold its evidence.
     """
     rng = np.random.default_rng([seed, VALIDATION_STREAM])
     texts = data.texts["validation"]
@@ -258,18 +279,21 @@ def validation_rows(
             return pool
         return np.sort(rng.choice(pool, size=max_samples, replace=False))
 
-    rows = []
-    for i in some(np.arange(len(texts))):
-        prompt = fill(BARE["explanation"], texts.user[i], [texts.item[i]])
-        rows.append(Row("explanation", prompt, texts.explanation[i]))
+    def text_row(task: str, index: int, target: str) -> Row:
+        user, item = texts.user[index], texts.item[index]
+        if tokenizer is None:
+            return Row(task, fill(BARE[task], user, [item]), target)
+        known = retrieve(tokenizer.evidence, tokenizer, task, user, item)
+        return Row(task, prompt(tokenizer.evidence, BARE[task], known, user, item), target)
+
+    rows = [text_row("explanation", i, texts.explanation[i]) for i in some(np.arange(len(texts)))]
     for u in some(users):
         *before, target = data.sequences[u][:-1]
-        prompt = fill(BARE["sequential"], u + 1, before[-max_history:])
-        rows.append(Row("sequential", prompt, str(target)))
+        asked = fill(BARE["sequential"], u + 1, before[-max_history:])
+        rows.append(Row("sequential", asked, str(target)))
     for i in some(texts.rationale_rows):
-        for task in RATIONALE_TASKS:
-            if sentence := getattr(texts, task)[i]:
-                rows.append(Row(task, fill(BARE[task], texts.user[i], [texts.item[i]]), sentence))
+        halves = [(task, getattr(texts, task)[i]) for task in RATIONALE_TASKS]
+        rows += [text_row(task, i, sentence) for task, sentence in halves if sentence]
     for u in some(users):
         candidates = rng.permutation(np.append(negatives[u], positives[u]))
         rows.append(Row("topn", fill(BARE["topn"], u + 1, candidates), str(positives[u])))

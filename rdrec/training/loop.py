@@ -36,10 +36,16 @@ from rdrec.tasks.data import TaskData
 from rdrec.tasks.mixture import TaskMixture, validation_rows
 
 from .cpu import speed_up
+from .evidence import choose_evidence_weight
 from .prior import choose_prior, count
 from .recipe import FREE_ON_RESUME, Recipe
 from .start import make_model, parameter_groups
 from .validation import ranking, some_users, text_losses
+
+
+# Of two models whose NDCG@10 differs by no more than this share, which is less than another seed does, the one with the
+# lower loss of texts is better.
+AS_GOOD = 0.99
 
 
 class Steps(Dataset):
@@ -115,7 +121,7 @@ def train(recipe: Recipe) -> TrainingRecord | None:
         )
         run.accelerator.end_training()
         return None
-    run.add_prior()
+    run.choose()
     record = run.record()
     if run.accelerator.is_main_process:
         write_yaml(recipe.reproducing(), run.output_dir / RECIPE_FILE)
@@ -238,6 +244,7 @@ class Run:
             self.accelerator.print(f"resuming at step {self.progress.step} from {resume_from}")
         self._set_validation()
         self.prior: dict | None = None
+        self.explanation: dict | None = None
         self.tokens_done = 0
         self.data_seconds = self.step_seconds = 0.0
 
@@ -283,6 +290,7 @@ class Run:
             recipe.user_dropout,
             recipe.fit_on,
             recipe.softmax_negatives,
+            self._evidence(),
         )
         parts = self.accelerator.num_processes * recipe.gradient_accumulation_steps
         if max(mixture.draws.values()) < parts:
@@ -292,6 +300,10 @@ class Run:
             )
         return mixture
 
+    def _evidence(self):
+        """The tokenizer, where prompts for texts hold the evidence that it carries."""
+        return self.tokenizer if self.config.reads_evidence else None
+
     def _set_validation(self) -> None:
         """What a validation looks at, and by what the best model is chosen."""
         recipe, data = self.recipe, self.data
@@ -300,7 +312,9 @@ class Run:
         recommends = bool(self.mixture.draws["sequential"])
         by_ranking = recipe.metric_for_best_model or ("ndcg@10" if self.config.history == "decoder" else "loss")
         self.by_ranking = by_ranking == "ndcg@10" and recommends
-        rows = validation_rows(data, recipe.seed, self.config.max_history, recipe.max_eval_samples, self.config.history)
+        rows = validation_rows(
+            data, recipe.seed, self.config.max_history, recipe.max_eval_samples, self.config.history, self._evidence()
+        )
         self.held_out = [row for row in rows if self.mixture.draws[row.family]]
         self.users = some_users(data, recipe.seed, recipe.max_eval_samples)
         if self.validates and not self.held_out and not self.by_ranking:
@@ -422,6 +436,9 @@ class Run:
         progress.history.append({"step": progress.step, "epoch": epoch, "minutes": minutes, **found})
         value = found["ndcg@10"] if self.by_ranking else -loss
         better = progress.best is None or value > progress.best
+        if self.by_ranking and loss is not None and not better:
+            # Ranks nearly as well as the best, and writes better than the one that is kept.
+            better = value >= AS_GOOD * max(one["ndcg@10"] for one in progress.history) and loss < progress.best_loss
         if better:
             progress.best, progress.best_loss, progress.best_step = value, loss, progress.step
             progress.bad_validations = 0
@@ -452,32 +469,48 @@ class Run:
             model = self.accelerator.unwrap_model(self.model)
             replace_folder(self.output_dir / run_folder.BEST, partial(_save_model, model, self.tokenizer))
 
-    def add_prior(self) -> None:
-        """Count transitions beside the best model, choose their weight on validation, and save both."""
-        recipe = self.recipe
-        if not self.config.ids_are_pieces or recipe.prior_weight == 0 or recipe.lora_rank is not None:
+    def choose(self) -> None:
+        """Choose on validation, for the best model: the prior's weight, and what an explanation's support counts."""
+        best = self.output_dir / run_folder.BEST
+        if not self.accelerator.is_main_process or self.recipe.lora_rank is not None or not best.is_dir():
+            return  # (a finished run was resumed and became no better: its model has been through this)
+        model, tokenizer = load_pretrained(str(best))
+        model.to(self.accelerator.device).eval()
+        before = model.config.to_dict()
+        self._choose_prior(model, tokenizer)
+        self._choose_evidence_weight(model, tokenizer)
+        if model.config.to_dict() != before:
+            replace_folder(best, partial(_save_model, model, tokenizer))
+        for name in ("prior_weight", "prior_offset", "evidence_weight"):
+            setattr(self.config, name, getattr(model.config, name))
+
+    def _choose_prior(self, model, tokenizer) -> None:
+        """Count transitions beside the model and choose their weight."""
+        recipe, config = self.recipe, model.config
+        if not config.ids_are_pieces or recipe.prior_weight == 0:
             return
         if recipe.prior_weight is None and not self.validates:  # nothing is left to choose a weight by
             return
-        if not self.accelerator.is_main_process:
-            return
-        best = self.output_dir / run_folder.BEST
-        if not best.is_dir():  # a finished run was resumed and became no better: its model has its prior
-            return
-        model, tokenizer = load_pretrained(str(best))
-        model.to(self.accelerator.device).eval()
         count(tokenizer, self.data, recipe.fit_on)
-        config, measured = model.config, {}
         if recipe.prior_weight is None:
-            measured = choose_prior(model, tokenizer, self.data, self.users)
+            self.prior = choose_prior(model, tokenizer, self.data, self.users)
         else:
-            config.prior_weight, config.prior_offset = recipe.prior_weight, recipe.prior_offset
-        self.config.prior_weight, self.config.prior_offset = config.prior_weight, config.prior_offset
+            self.prior, config.prior_weight, config.prior_offset = {}, recipe.prior_weight, recipe.prior_offset
         if config.prior_weight:
-            self.prior = {"weight": config.prior_weight, "offset": config.prior_offset, **measured}
-            replace_folder(best, partial(_save_model, model, tokenizer))
+            self.prior = {"weight": config.prior_weight, "offset": config.prior_offset, **self.prior}
         else:
-            self.prior = measured
+            tokenizer.transitions = None
+
+    def _choose_evidence_weight(self, model, tokenizer) -> None:
+        recipe = self.recipe
+        if not model.config.reads_evidence:
+            return
+        if recipe.evidence_weight is not None:
+            model.config.evidence_weight = recipe.evidence_weight
+        elif self.validates and self.mixture.draws["explanation"]:
+            self.explanation = choose_evidence_weight(
+                model, tokenizer, self.data.texts["validation"], recipe.seed, recipe.max_eval_samples
+            )
 
     def _out_of_patience(self) -> bool:
         patience = self.recipe.early_stopping_patience
@@ -515,6 +548,7 @@ class Run:
             metric_for_best_model="ndcg@10" if self.by_ranking else "loss",
             best_metric=progress.best,
             prior=self.prior,
+            explanation=self.explanation,
             validation=progress.history,
             minutes=round(progress.seconds / 60, 3),
             tokens_per_second=round(self.tokens_done / max(self.step_seconds, 1e-9), 1),

@@ -50,6 +50,14 @@ class Recipe:
         "explanation, user_preference; of training reviews), or none.",
     )
     item_text_min_count: int = setting(3, "Items whose text must hold a piece for it to count.")
+    evidence: list[str] = setting(
+        ["item_attributes", "user_preference", "explanation", "catalog"],
+        "With history decoder: texts of training reviews (and the catalog's) that explanations rest on; they stand in "
+        "the prompt and travel with the checkpoint. none: as in the paper.",
+    )
+    evidence_weight: float | None = setting(
+        None, "What support counts when one of several explanations is chosen; default: chosen on validation."
+    )
     own_dropout: float = setting(
         0.0, "Share of items whose vector is their text alone in a step, which prepares a model for new items."
     )
@@ -139,10 +147,12 @@ class Recipe:
                 raise UserError(f"{name} {getattr(self, name)!r}: take one of {', '.join(known)}")
         if self.fit_on not in FITTED_ON:
             raise UserError(f"fit_on {self.fit_on!r}: take one of {', '.join(FITTED_ON)}")
-        if unknown := set(self.item_text) - {*ITEM_TEXTS, "none"}:
-            raise UserError(f"item_text {min(unknown)!r}: take some of {', '.join(ITEM_TEXTS)}, or none")
-        if self.prior_weight is not None and self.prior_weight < 0:
-            raise UserError(f"prior_weight {self.prior_weight}: give 0 (none) or more")
+        for name in ("item_text", "evidence"):
+            if unknown := set(getattr(self, name)) - {*ITEM_TEXTS, "none"}:
+                raise UserError(f"{name} {min(unknown)!r}: take some of {', '.join(ITEM_TEXTS)}, or none")
+        for name in ("prior_weight", "evidence_weight"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
+                raise UserError(f"{name} {getattr(self, name)}: give 0 (none) or more")
         for name in ("user_dropout", "own_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} {getattr(self, name)}: give a share between 0 and 1")

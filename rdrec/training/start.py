@@ -28,6 +28,8 @@ NEW_EMBEDDING_STD, NEW_WHOLE_WORD_STD = 0.2, 0.1
 OWN_SCALE = 0.5
 # Embeddings of unit variance have farther to go than the other weights: so many times the common rate.
 EMBEDDING_RATE = 8.0
+# At the common rate an encoder that reads texts comes to add one long constant vector at every place: it drowns them.
+ENCODER_RATE = 0.1
 ENCODER_HISTORY, DECODER_HISTORY = 20, 50
 
 
@@ -57,6 +59,7 @@ def make_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
     config.fit_on = min(config.fit_on, recipe.fit_on, key=FITTED_ON.__getitem__)
     tokenizer.transitions = None
     _set_history(config, tokenizer, recipe, keeps=kind not in (None, "t5"))
+    _set_evidence(config, tokenizer, recipe, data)
     model.set_attn_implementation(recipe.attn_implementation)
     if recipe.lora_rank is not None:
         _add_adapters(model, recipe)
@@ -146,6 +149,15 @@ def _set_history(config: RDRecConfig, tokenizer: RDRecTokenizer, recipe: Recipe,
         raise UserError("prior_weight: counted transitions go with history decoder and ids_as_tokens: leave it out")
 
 
+def _set_evidence(config: RDRecConfig, tokenizer: RDRecTokenizer, recipe: Recipe, data: TaskData) -> None:
+    """What explanations rest on: the reviews that the model is fitted on, where it learns to write."""
+    reads = config.history == "decoder" and "none" not in recipe.evidence and bool(len(data.texts_for(recipe.fit_on)))
+    if recipe.lora_rank is not None:  # adapters keep their base's configuration
+        reads = config.reads_evidence
+    config.reads_evidence, config.evidence_weight = reads, 0.0
+    tokenizer.evidence = data.evidence(recipe.evidence, recipe.fit_on) if reads else None
+
+
 def _compose_items(model, tokenizer: RDRecTokenizer, recipe: Recipe, data: TaskData) -> None:
     """Have items' vectors made of their texts too, while training."""
     is_new = recipe.model_name_or_path is None
@@ -231,13 +243,17 @@ def parameter_groups(model: RDRecForConditionalGeneration, recipe: Recipe) -> li
     named = list(model.named_parameters())
     queries = [parameter for name, parameter in named if name.endswith(".q.weight")]
     tables = [model.shared.weight] if model.config.history == "decoder" else []
-    apart = {id(parameter) for parameter in (*queries, *tables)}
+    encoder = []
+    if model.config.reads_evidence:
+        encoder = [one for name, one in named if name.startswith("encoder.block") and not name.endswith(".q.weight")]
+    apart = {id(parameter) for parameter in (*queries, *tables, *encoder)}
     rate = recipe.learning_rate
     groups = [
         {"params": [parameter for _, parameter in named if id(parameter) not in apart], "lr": rate},
         {"params": queries, "lr": rate * model.config.d_kv**-0.5},
     ]
-    return groups + ([{"params": tables, "lr": rate * EMBEDDING_RATE}] if tables else [])
+    rates = ((tables, EMBEDDING_RATE), (encoder, ENCODER_RATE))
+    return groups + [{"params": some, "lr": rate * factor} for some, factor in rates if some]
 
 
 def training_texts(data: TaskData, fit_on: str = "train"):

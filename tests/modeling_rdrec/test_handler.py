@@ -53,7 +53,8 @@ def test_each_task_is_answered_as_the_model_answers(handler, asked):
     found = handler({"inputs": {"candidates": items, "history": items[:1]}, "parameters": {"task": "rank", "k": 4}})
     assert found == pairs(model.rank(tokenizer, items, history=items[:1], k=4))
     found = handler({"inputs": {"user": user, "item": items[0]}, "parameters": {"task": "explain", "k": 10}})
-    assert found == {"explanation": model.explain(tokenizer, user, items[0])}
+    sentence = model.explain(tokenizer, user, items[0])
+    assert found == {"explanation": sentence, "source": "beams", "support": 0.0, "evidence": []}
     json.dumps(found)
 
 
@@ -69,7 +70,7 @@ def test_a_list_is_answered_in_its_order(handler, asked):
     assert [[row["item"] for row in rows] for rows in together] == [[row["item"] for row in rows] for rows in alone]
     assert handler({"inputs": []}) == []
     sentences = handler({"inputs": [{"user": user, "item": item} for item in items], "parameters": {"task": "explain"}})
-    assert [set(row) for row in sentences] == [{"explanation"}] * 5
+    assert [row["explanation"] for row in sentences] == handler.model.explain(handler.tokenizer, [user] * 5, items)
 
 
 def test_k_beyond_the_catalog_gives_all_of_it(handler, asked):
@@ -105,8 +106,8 @@ WRONG = [
     ({"inputs": {"history": [], "user": "nobody"}}, "inputs: user: unknown user 'nobody'"),
     ({"inputs": {"history": [], "user": ["nobody"]}}, "inputs: user: give one id"),
     ({"inputs": {"history": [], "exclude": "gone"}}, "inputs: exclude: give a list of ids"),
-    (HISTORY | {"parameters": []}, 'parameters: give an object with "task" and "k"'),
-    (HISTORY | {"parameters": {"top_k": 3}}, 'parameters: give an object with "task" and "k"'),
+    (HISTORY | {"parameters": []}, 'parameters: give an object with "task", "k" and "voice"'),
+    (HISTORY | {"parameters": {"top_k": 3}}, 'parameters: give an object with "task", "k" and "voice"'),
     (HISTORY | {"parameters": {"task": "sell"}}, 'parameters: task \'sell\': take one of "recommend", "rank"'),
     (HISTORY | {"parameters": {"k": 0}}, "parameters: k 0: give an integer, 1 or more"),
     (HISTORY | {"parameters": {"k": True}}, "parameters: k True: give an integer"),
