@@ -53,8 +53,8 @@ class RDRecConfig(T5Config):
         Prompts for texts hold what reviews say of the item and the user, from the table that travels with the
         tokenizer (`evidence.py`).
     evidence_weight : float
-        What the support of an explanation counts beside its mean log-probability when one of several is chosen; 0: the
-        most likely is taken, as in the paper.
+        What an explanation's support and match count beside its mean log-probability when one of several is chosen
+        (`explaining.py`); 0: the most likely is taken, as in the paper.
     fit_on : str
         What the weights have seen: "train" (all but the last two items of a user), "train+validation" (all but the last
         one) or "all".

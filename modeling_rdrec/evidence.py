@@ -30,7 +30,7 @@ VOICES = {
     "user_preference": (("user_preference",), "user"),
 }
 # Sentences of one item or user that are looked at, the latest; and those of them that stand in a prompt or are weighed.
-MOST_SENTENCES, IN_PROMPT, CANDIDATES = 64, 4, 12
+MOST_SENTENCES, IN_PROMPT, CANDIDATES = 64, 3, 12
 # Words of a sentence, or of a catalog text, that are kept.
 LONGEST_SENTENCE = 40
 _WHOLE_WORD = re.compile(r"\b(user|item)_(?=\d)")
@@ -54,8 +54,8 @@ class Explanation(NamedTuple):
     """A sentence of `explain` and what it rests on.
 
     `text` is None where nothing is known of what was asked. `source` says where the sentence comes from: "evidence" (a
-    sentence of a review), "beams" (written by the model) or None. `support` is the share of what it says that other
-    evidence says too, from 0 to 1.
+    sentence of a review), "beams" (written by the model) or None. `support` is the share of what it says that (other)
+    reviews of the item say too, from 0 to 1.
     """
 
     text: str | None
@@ -233,15 +233,21 @@ def retrieve(
 
 
 def prompt(table: EvidenceTable, wording: str, known: Known, user: int | None, item: int | None) -> str:
-    """A prompt with the evidence behind it: "user_12 item_34 : what the user says / what is said of the item"."""
-    # A sentence of a review may be half of its rationale too.
-    parts = [" ".join([*dict.fromkeys(table.texts(rows))][:IN_PROMPT]) for rows in (known.user, known.item)]
+    """A prompt with the evidence behind it: "user_12 item_34 : what the user says / what is said of the item".
+
+    A wording that names no item, or no user, is followed by what is known of the other alone.
+    """
+    parts = []
+    for field, rows in (("{user}", known.user), ("{item}", known.item)):
+        if field in wording:
+            # A sentence of a review may be half of its rationale too.
+            parts.append(" ".join([*dict.fromkeys(table.texts(rows))][:IN_PROMPT]))
     # A review that speaks of "item_5" means no item of ours.
     said = _WHOLE_WORD.sub(r"\1 ", " / ".join(parts))
     return f"{fill(wording, user, [] if item is None else [item])} : {said}"
 
 
-def support(sentence: np.ndarray, others: Sequence[np.ndarray], weights: np.ndarray) -> float:
+def support_of(sentence: np.ndarray, others: Sequence[np.ndarray], weights: np.ndarray) -> float:
     """The share of what a sentence says that others say too, from 0 to 1; pieces count by what they tell."""
     total = float(weights[sentence].sum())
     if total == 0 or not len(others):
@@ -269,4 +275,4 @@ def _order(said: Sequence[np.ndarray], profile: np.ndarray, weights: np.ndarray)
     return len(said) - 1 - np.argsort(-np.array(shared[::-1]), kind="stable")
 
 
-__all__ = ["Explanation", "EvidenceTable", "Sentence", "VOICES", "prompt", "retrieve", "support"]
+__all__ = ["Explanation", "EvidenceTable", "Sentence", "VOICES", "prompt", "retrieve", "support_of"]

@@ -4,15 +4,28 @@
         best = choose(weighed, model.config.evidence_weight)
 
 Every sentence that could be the answer is scored in the same way: the mean log-probability with which the model would
-have written it, and its support, the share of what it says that other evidence says too.
+have written it, its support, the share of what it says that other reviews of the item say too, and its match, the share
+that the user's reviews say.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from .evidence import IN_PROMPT, KINDS, VOICES, Explanation, Known, Sentence, distinct_pieces, prompt, retrieve, support
+from .evidence import (
+    IN_PROMPT,
+    KINDS,
+    VOICES,
+    Explanation,
+    Known,
+    Sentence,
+    distinct_pieces,
+    prompt,
+    retrieve,
+    support_of,
+)
 from .prompts import BARE, fill
 from .search import score_sentences, write
 from .tree_decoder import TreeDecoder
@@ -31,15 +44,17 @@ class Question(NamedTuple):
 
 class Candidates(NamedTuple):
     """The sentences that could answer one question: texts, where each is from (a row of the table of evidence, -1: the
-    beams), float64 `[candidates]` mean log-probabilities and supports; and what is known."""
+    beams), float64 `[candidates]` mean log-probabilities, supports and matches; and what is known."""
 
     texts: list[str]
     rows: list[int]
     likelihood: np.ndarray
     support: np.ndarray
+    match: np.ndarray
     known: Known | None
 
 
+@torch.inference_mode()
 def weigh(
     model,
     tokenizer,
@@ -52,7 +67,7 @@ def weigh(
 ) -> list[Candidates]:
     """The candidates of each question; without a table of evidence those of the beams alone, without support."""
     table = tokenizer.evidence if model.config.reads_evidence else None
-    bare, (_, about) = BARE[voice], VOICES[voice]
+    bare = BARE[voice]
     if table is None:
         known: list[Known | None] = [None] * len(questions)
         texts = [fill(bare, one.user, [] if one.item is None else [one.item]) for one in questions]
@@ -73,10 +88,11 @@ def weigh(
                     one[1].append(-1)
                     one[2].append(score)
         for place, (sentences, rows, scores) in zip(places, found):
-            supports = np.zeros(len(sentences))
+            support, match = np.zeros(len(sentences)), np.zeros(len(sentences))
             if table is not None:
-                supports = _supports(table, tokenizer, sentences, rows, getattr(known[place], about))
-            answers[place] = Candidates(sentences, rows, np.array(scores), supports, known[place])
+                support = _shares(table, tokenizer, sentences, rows, known[place].item)
+                match = _shares(table, tokenizer, sentences, rows, known[place].user)
+            answers[place] = Candidates(sentences, rows, np.array(scores), support, match, known[place])
     return answers
 
 
@@ -95,24 +111,24 @@ def _add_evidence(model, tokenizer, table, known, states, mask, max_length, foun
         one[2].extend(means)
 
 
-def _supports(table, tokenizer, sentences, rows, evidence: np.ndarray) -> np.ndarray:
-    """What other evidence supports of each sentence: for one that a review has, that of other reviews."""
+def _shares(table, tokenizer, sentences, rows, evidence: np.ndarray) -> np.ndarray:
+    """The share of what each sentence says that evidence says too: for a review's sentence, that of other reviews."""
     weights, said = table.weights(tokenizer), table.pieces(tokenizer, evidence)
     reviews = table.rows["review"][evidence]
-    supports = []
+    shares = []
     for row, pieces in zip(rows, distinct_pieces(tokenizer, sentences)):
         review = table.rows["review"][row] if row >= 0 else None
         others = [one for one, other in zip(said, reviews) if other != review]
-        supports.append(support(pieces, others, weights))
-    return np.array(supports)
+        shares.append(support_of(pieces, others, weights))
+    return np.array(shares)
 
 
 def choose(found: Candidates, weight: float, source: str | None = None) -> int | None:
     """The place of the best candidate, of `source` ("evidence", "beams") alone if given; None where there is none.
 
-    The most likely where `weight` is 0; otherwise support counts so much.
+    The most likely where `weight` is 0; otherwise support and match count so much.
     """
-    scores = found.likelihood + weight * found.support
+    scores = found.likelihood + weight * (found.support + found.match)
     if source is not None:
         scores = np.where((np.array(found.rows) < 0) == (source == "beams"), scores, -np.inf)
     return int(scores.argmax()) if np.isfinite(scores).any() else None

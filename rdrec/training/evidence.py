@@ -1,4 +1,4 @@
-"""What the support of an explanation counts when one of several is chosen: the weight that is best on validation.
+"""What an explanation's support and match count when one of several is chosen: the weight that is best on validation.
 
 choose_evidence_weight(model, tokenizer, data.texts["validation"], seed=0)     # sets config.evidence_weight
 """

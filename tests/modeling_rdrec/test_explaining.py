@@ -6,8 +6,9 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from modeling_rdrec.configuration_rdrec import TASKS
-from modeling_rdrec.evidence import KINDS, EvidenceTable, Explanation, distinct_pieces, prompt, retrieve, support
-from modeling_rdrec.explaining import Candidates, choose
+from modeling_rdrec.evidence import KINDS, EvidenceTable, Explanation, distinct_pieces, prompt, retrieve, support_of
+from modeling_rdrec.explaining import SOURCES as SOURCES_OF_TEXT
+from modeling_rdrec.explaining import Candidates, Question, choose, weigh
 from modeling_rdrec.prompts import BARE
 from modeling_rdrec.search import score_sentences
 from modeling_rdrec.tree_decoder import TreeDecoder
@@ -116,9 +117,9 @@ def test_a_review_cannot_name_an_item_of_ours(tokenizer):
 def test_support_is_what_others_say_too():
     weights = np.array([0.0, 1.0, 1.0, 2.0])
     sentence = np.array([0, 1, 3])
-    assert support(sentence, [np.array([0, 1])], weights) == pytest.approx(1 / 3)
-    assert support(sentence, [np.array([1]), np.array([3])], weights) == 1
-    assert support(sentence, [], weights) == support(np.array([0]), [np.array([0])], weights) == 0
+    assert support_of(sentence, [np.array([0, 1])], weights) == pytest.approx(1 / 3)
+    assert support_of(sentence, [np.array([1]), np.array([3])], weights) == 1
+    assert support_of(sentence, [], weights) == support_of(np.array([0]), [np.array([0])], weights) == 0
 
 
 def test_sentences_are_scored_as_the_model_would_have_written_them(model, tokenizer):
@@ -153,16 +154,20 @@ def test_an_explanation_says_what_it_rests_on(reader, sample_data):
     either = model.explain(tokenizer, user, item, **asked)
     assert either in (quoted, written)
     assert model.explain(tokenizer, user, item, internal_ids=True) == either.text
-    # With no weight the most likely is taken, with all weight the best supported.
+    # With no weight the most likely is taken, with all weight what is supported and matches.
+    (found,) = weigh(model, tokenizer, [Question(user, item)], "explanation", SOURCES_OF_TEXT, 7, 10, 21)
+    assert either.text == found.texts[found.likelihood.argmax()]
     model.config.evidence_weight = 1e6
-    assert model.explain(tokenizer, user, item, **asked).support >= max(quoted.support, written.support)
+    best = found.texts[(found.support + found.match).argmax()]
+    assert model.explain(tokenizer, user, item, **asked).text == best != either.text
 
 
 def test_the_choice_weighs_likelihood_and_support():
-    found = Candidates(["a", "b", "c"], [3, 8, -1], np.array([-2.0, -1.5, -1.0]), np.array([1.0, 0.5, 0.0]), None)
+    likelihood, support, match = np.array([-2.0, -1.5, -1.0]), np.array([1.0, 0.2, 0.0]), np.array([0.0, 0.3, 0.0])
+    found = Candidates(["a", "b", "c"], [3, 8, -1], likelihood, support, match, None)
     assert [choose(found, weight) for weight in (0, 0.8, 1.2)] == [2, 2, 0]
     assert choose(found, 0, "evidence") == 1 and choose(found, 0, "beams") == 2
-    assert choose(Candidates([], [], np.array([]), np.array([]), None), 1.0) is None
+    assert choose(Candidates([], [], np.array([]), np.array([]), np.array([]), None), 1.0) is None
 
 
 def test_three_voices_lists_and_a_visitor(reader, sample_data):
