@@ -23,9 +23,12 @@ def main(checkpoint: str, dataset: str, user: str | None = None) -> None:
 
     print(f"{user} bought: {', '.join(names[item] for item in history)}")
     recommended = model.recommend(tokenizer, user=user, history=history, k=5)
-    explanations = model.explain(tokenizer, user=[user] * len(recommended.items), item=recommended.items)
+    explanations = model.explain(
+        tokenizer, user=[user] * len(recommended.items), item=recommended.items, return_evidence=True
+    )
     for item, score, explanation in zip(recommended.items, recommended.scores, explanations, strict=True):
-        print(f"  {item}  {names[item]}  (score {score:.2f}): {explanation}")
+        source = {"evidence": "a buyer", "beams": "the model"}.get(explanation.source, "nobody")
+        print(f"  {item}  {names[item]}  (score {score:.2f}): {explanation.text} ({source})")
 
 
 if __name__ == "__main__":

@@ -183,11 +183,13 @@ class Recommending:
             columns.append(self._explain(users, [answer.items for answer in ranked]))
         return pa.table(columns, schema=self.parts.schema)
 
-    def _explain(self, users: list[int], items: list[list[int]]) -> list[list[str]]:
-        """A sentence for each item of each user."""
+    def _explain(self, users: list[int], items: list[list[int]]) -> list[list[str | None]]:
+        """A sentence for each item of each user; null where nothing is known of the item."""
         of_user = [user for user, row in zip(users, items) for _ in row]
         flat = [item for row in items for item in row]
-        sentences = self.model.explain(self.tokenizer, of_user, flat, internal_ids=True) if flat else []
+        # For a user who wrote no review the items speak.
+        bought = [self.data.sequences[user - 1] for user in of_user]
+        sentences = self.model.explain(self.tokenizer, of_user, flat, bought, internal_ids=True) if flat else []
         ends = np.cumsum([len(row) for row in items])
         return [sentences[end - len(row) : end] for end, row in zip(ends, items)]
 
@@ -205,7 +207,7 @@ def _sha256(values: np.ndarray) -> str:
 
 
 def _sha256_of_model(model, tokenizer) -> str:
-    """A hash of all that answers depend on: weights, configuration, vocabulary, prior; wherever they came from."""
+    """A hash of all that answers depend on: weights, configuration, vocabulary, prior, evidence; wherever from."""
     config = model.config.to_dict()
     for name in ("_name_or_path", "transformers_version", "auto_map", "custom_pipelines"):
         config.pop(name, None)
@@ -213,6 +215,9 @@ def _sha256_of_model(model, tokenizer) -> str:
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     if tokenizer.transitions is not None:
         digest.update(tokenizer.transitions.edges.tobytes())
+    if tokenizer.evidence is not None:
+        digest.update(tokenizer.evidence.rows.tobytes())
+        digest.update(tokenizer.evidence.content.tobytes())
     for name, weights in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(weights.reshape(-1).view(torch.uint8).numpy())

@@ -74,8 +74,9 @@ def text_losses(
             batch = collator(chosen[start : start + batch_size])
             for _, group in batch["groups"]:
                 group = send_to_device(group, accelerator.device, non_blocking=True)
-                loss = model(**group, num_items_in_batch=batch["num_items"]).loss
-                total += torch.stack([loss, torch.ones_like(loss)]).to(dtype) * batch["num_items"]
+                # A batch is computed in groups of similar lengths, whose losses add up to its mean.
+                total[0] += model(**group, num_items_in_batch=batch["num_items"]).loss.to(dtype) * batch["num_items"]
+            total[1] += batch["num_items"]
         total = accelerator.reduce(total)
         losses[family] = float(total[0] / total[1])
     return losses

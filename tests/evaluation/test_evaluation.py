@@ -9,6 +9,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
+from rdrec.checkpoints.loading import load_pretrained
 from rdrec.evaluation.answers import answer_items
 from rdrec.evaluation.runner import Evaluation
 from rdrec.evaluation.settings import EvaluationSettings
@@ -123,6 +124,30 @@ def test_a_checkpoint_of_another_catalog_is_refused(arguments, tiny_checkpoint, 
     (other / "catalog.json").write_text(json.dumps(catalog))
     with pytest.raises(ValueError, match="trained on a catalog of 400 users and 239 items"):
         Evaluation(arguments(model=str(other))).run()
+
+
+def test_explanations_stand_beside_what_is_written_and_what_is_quoted(
+    arguments, tmp_path, sample_data, tiny_checkpoint
+):
+    model, tokenizer = load_pretrained(str(tiny_checkpoint))
+    model.config.reads_evidence, tokenizer.evidence = True, sample_data.evidence(["explanation", "item_attributes"])
+    model.save_pretrained(tmp_path / "reader"), tokenizer.save_pretrained(tmp_path / "reader")
+    table = Evaluation(arguments(model=str(tmp_path / "reader"), tasks=["explanation"])).run()
+    assert "  beams alone" in table and "  evidence alone" in table and "fmr" in table
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    rows = answers(tmp_path / "out", "explanation").to_pylist()
+    assert all(row["prediction"] == row[row["source"]] for row in rows)
+    share = sum(row["source"] == "evidence" for row in rows) / len(rows)
+    assert results["results"]["explanation"]["from_evidence"] == pytest.approx(100 * share)
+    # What is quoted is a sentence of another training review of the item.
+    texts = sample_data.texts["train"]
+    said = set(zip(texts.item, texts.explanation))
+    assert all((row["item"], row["evidence"]) in said for row in rows)
+    unique = {name: len({row[name] for row in rows}) / len(rows) for name in ("beams", "evidence")}
+    variants = results["variants"]["explanation"]
+    assert {f"{name} alone": pytest.approx(100 * value) for name, value in unique.items()} == {
+        name: scores["usr"] for name, scores in variants.items()
+    }
 
 
 @pytest.mark.slow

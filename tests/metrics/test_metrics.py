@@ -102,6 +102,22 @@ def test_explanation_by_hand(explanation):
     assert not any(name.endswith("_rs") or name == "sacrebleu" for name in scores)
 
 
+def test_features_and_repeats_by_hand(explanation):
+    scores = explanation.compute(
+        predictions=["the Lid and the handle", "a lid", "a lid", "nothing"],
+        references=["a", "b", "c", "d"],
+        features=["lid", "handle", "", "spout"],
+        vocabulary=["lid", "handle", "spout", "cord"],
+        external=False,
+    )
+    assert scores["usr"] == 75.0 and scores["fcr"] == 50.0
+    assert scores["fmr"] == pytest.approx(100 / 3)  # the first of three rows that have a feature
+    assert scores["div"] == pytest.approx(3 / 6)  # "lid" in three of six pairs
+    assert "fmr" not in explanation.compute(predictions=["a"], references=["a"], external=False)
+    with pytest.raises(ValueError, match="1 predictions but 2 features"):
+        explanation.compute(predictions=["a"], references=["a"], features=["a", "b"], external=False)
+
+
 def test_explanation_clips_counts_and_finds_scattered_subsequences(explanation):
     clipped = explanation.compute(predictions=["the the the the"], references=["the cat sat down"], external=False)
     assert clipped["bleu-1"] == pytest.approx(25.0) and clipped["rouge-1-p"] == pytest.approx(100.0)
