@@ -15,6 +15,8 @@ from modeling_rdrec.explaining import SOURCES, Question, choose, explained, weig
 from modeling_rdrec.generation_rdrec import MAX_EXPLANATION_LENGTH, MIN_EXPLANATION_LENGTH, TEXT_BEAMS
 from rdrec.grounding.score import THRESHOLD, grounding_scores
 from rdrec.places import HOME
+from rdrec.sample.build import world_from_info
+from rdrec.sample.truth import planted_truth
 from rdrec.tasks.data import TaskData
 
 from .batches import batches
@@ -107,3 +109,13 @@ def supported(answers: pa.Table, data: TaskData, column: str = "prediction") -> 
     sentences = [text or "" for text in answers[column].to_pylist()]
     scores = grounding_scores(reviews, sentences)
     return 100.0 * sum(score >= THRESHOLD for score in scores) / max(1, len(scores))
+
+
+def told_truth(answers: pa.Table, data: TaskData, column: str = "prediction") -> dict[str, float]:
+    """What explanations of the sample claim against what was planted (`rdrec/sample/truth.py`); nothing elsewhere."""
+    if data.info["source"].get("kind") != "sample":
+        return {}
+    raw = {kind: [data.raw_ids[kind][one - 1] for one in answers[kind].to_pylist()] for kind in ("user", "item")}
+    return planted_truth(
+        world_from_info(data.info), *raw.values(), [text or "" for text in answers[column].to_pylist()]
+    )

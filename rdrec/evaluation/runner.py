@@ -116,6 +116,7 @@ class Evaluation:
         scores = {}
         for name, column in {"model": "prediction", **explanations.variants_of(table)}.items():
             scores[name] = explanations.score_texts(table, self.data, self.settings.split, rows, column)
+            scores[name] |= explanations.told_truth(table, self.data, column)
             if self.settings.support:
                 scores[name]["support"] = explanations.supported(table, self.data, column)
         model = scores.pop("model")
