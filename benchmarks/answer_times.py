@@ -14,7 +14,9 @@ import numpy as np
 WARM_UP, USERS, BATCH_SIZE, BATCHES = 20, 200, 256, 16
 
 
-def answer_times(answer: Callable[[list[Sequence]], object], sequences: Sequence[Sequence]) -> dict[str, float]:
+def answer_times(
+    answer: Callable[[list[Sequence]], object], sequences: Sequence[Sequence], batches: int | None = None
+) -> dict[str, float]:
     """Time answers to the histories of users spread evenly over a dataset, each but for its last item, the test item.
 
     Parameters
@@ -23,6 +25,8 @@ def answer_times(answer: Callable[[list[Sequence]], object], sequences: Sequence
         The histories of one or more users, oldest item first.
     sequences : sequence of lists or arrays of ids
         All items of every user, in the form that `answer` takes.
+    batches : int, optional
+        Batches that are timed; default: `BATCHES`.
 
     Returns
     -------
@@ -42,12 +46,12 @@ def answer_times(answer: Callable[[list[Sequence]], object], sequences: Sequence
         began = time.perf_counter()
         answer([history])
         milliseconds.append(1000 * (time.perf_counter() - began))
-    many = histories(BATCH_SIZE * BATCHES)
-    batches = [many[start : start + BATCH_SIZE] for start in range(0, len(many), BATCH_SIZE)]
-    answer(batches[0])
+    many = histories(BATCH_SIZE * (batches or BATCHES))
+    parts = [many[start : start + BATCH_SIZE] for start in range(0, len(many), BATCH_SIZE)]
+    answer(parts[0])
     began = time.perf_counter()
-    for batch in batches:
-        answer(batch)
+    for part in parts:
+        answer(part)
     seconds = time.perf_counter() - began
     return {
         "one_user_ms_p50": round(float(np.percentile(milliseconds, 50)), 3),
@@ -55,5 +59,5 @@ def answer_times(answer: Callable[[list[Sequence]], object], sequences: Sequence
         "one_user_calls": USERS,
         "users_per_second": round(len(many) / seconds, 1),
         "batch_size": BATCH_SIZE,
-        "batch_calls": BATCHES,
+        "batch_calls": len(parts),
     }

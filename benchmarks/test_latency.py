@@ -41,3 +41,8 @@ def test_latency_writes_what_it_prints(monkeypatch, tmp_path, capsys):
     figures = json.loads(output.read_text())
     assert json.loads(capsys.readouterr().out) == figures
     assert figures["users_per_second"] > 0 and figures["one_user_ms_p95"] > 0
+    monkeypatch.setattr(answer_times, "BATCH_SIZE", 2)
+    monkeypatch.setattr(sys, "argv", ["latency", *paths, "--threads", "1", "--explain"])
+    latency.main()
+    explained = json.loads(capsys.readouterr().out)
+    assert explained["batch_calls"] == 2 and explained["model"].endswith("explain()")
