@@ -8,9 +8,11 @@ or exactly; top-N scores a user's 100 candidates and returns all. Under `publish
 write (`published.py`). Explanations: 7 beams, at least 10 tokens.
 """
 
+import importlib.util
+import tempfile
 from collections.abc import Sequence
+from typing import Any
 
-import evaluate
 import numpy as np
 import pyarrow as pa
 import torch
@@ -149,16 +151,28 @@ def answer_texts(
 
 def score_items(answers: pa.Table, task: str) -> dict[str, float]:
     """HR@k, NDCG@k and MRR of `answer_items`, through `metrics/ranking`."""
-    metric = evaluate.load(str(METRICS / "ranking"))
-    return metric.compute(
-        predictions=answers["items"].to_pylist(), references=answers["target"].to_pylist(), k=CUTS[task]
-    )
+    predictions, references = answers["items"].to_pylist(), answers["target"].to_pylist()
+    return _compute("ranking", "Ranking", predictions=predictions, references=references, k=CUTS[task])
 
 
 def score_texts(answers: pa.Table) -> dict[str, float]:
     """BLEU and ROUGE in percent of `answer_texts`, through `metrics/explanation`."""
-    metric = evaluate.load(str(METRICS / "explanation"))
-    return metric.compute(predictions=answers["prediction"].to_pylist(), references=answers["reference"].to_pylist())
+    predictions, references = answers["prediction"].to_pylist(), answers["reference"].to_pylist()
+    return _compute("explanation", "Explanation", predictions=predictions, references=references)
+
+
+def _compute(name: str, kind: str, **given: Any) -> dict[str, float]:
+    """What the metric in `metrics/NAME`, of class `kind`, computes.
+
+    `evaluate.load` would first copy the metric into the cache of Hugging Face's libraries, and where that cannot be
+    written, an evaluation would end after all its work. So the file is run where it lies, and what the metric writes
+    on the way goes into a temporary folder.
+    """
+    spec = importlib.util.spec_from_file_location(f"rdrec_metric_{name}", METRICS / name / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with tempfile.TemporaryDirectory() as scratch:
+        return getattr(module, kind)(cache_dir=scratch).compute(**given)
 
 
 def _batches(rows: Sequence[int], size: int, name: str, progress: bool):
