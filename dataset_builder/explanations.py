@@ -154,7 +154,7 @@ def sentences(text: str) -> list[str]:
     found.append(text[start:])
     cut: list[str] = []
     for sentence in found:
-        cut += _CLAUSE.split(sentence) if len(sentence.split()) > MAX_WORDS else [sentence]
+        cut += _CLAUSE.split(sentence) if sentence.count(" ") >= MAX_WORDS else [sentence]
     return [s.strip() for s in cut if s.strip()]
 
 
