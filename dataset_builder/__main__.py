@@ -18,6 +18,7 @@ from .assemble import PROTOCOLS
 from .build import build_tables
 from .columns import parse_columns
 from .paper_import import build_tables_from_reference
+from .processes import usable_cores
 from .tables import Tables, load_tables, write_dataset
 
 
@@ -78,6 +79,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     build.add_argument("--item_text", help="`ASIN a few words` lines for the catalog")
     build.add_argument("--items", help="file of items with title, brand, categories, description for the catalog")
     build.add_argument("--item_columns", help="item=NAME,title=NAME,brand=NAME,categories=NAME,description=NAME of it")
+    build.add_argument("--processes", type=int, help="processes that look through the texts (default: one a core)")
     build.set_defaults(run=run_build)
 
     take = commands.add_parser("import", parents=[shared], help="from the files of the paper's release")
@@ -110,6 +112,7 @@ def run_build(options: argparse.Namespace) -> None:
         columns=parse_columns(options.columns),
         min_rating=options.min_rating,
         keep_repeats=options.keep_repeats,
+        processes=usable_cores() if options.processes is None else options.processes,
     )
     _finish(tables, options)
 

@@ -1,7 +1,7 @@
 """The last step of both builds: sequences, texts and names that already have ids become the four tables."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,23 +84,33 @@ class Names:
     item_texts: Sequence[str | None]
 
 
+# What is said of a text: the columns of `rationales` that do not follow from its place.
+TEXT_SCHEMA = pa.schema([column for column in SCHEMAS["rationales"] if column.name not in ("user", "item")])
+
+
+def text_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """A table of `TEXT_SCHEMA` from rows; what a row lacks is null."""
+    columns = [pa.array([row.get(column.name) for row in rows], column.type) for column in TEXT_SCHEMA]
+    return pa.table(columns, schema=TEXT_SCHEMA)
+
+
 @dataclass(frozen=True)
 class Texts:
     """The reviews that have an explanation.
 
     Attributes
     ----------
-    rows : sequence of dict
-        Columns `explanation`, `feature` and, where there is a rationale, its columns; one dict a review.
-    positions : int64 array of shape [len(rows)]
+    table : pa.Table
+        One row a review, of `TEXT_SCHEMA`.
+    positions : int64 array of shape [table.num_rows]
         Ascending positions in `Interactions.items` of the reviews' interactions.
-    splits : int8 array of shape [len(rows)] or None
+    splits : int8 array of shape [table.num_rows] or None
         The split of each text, where the source fixes it; drawn otherwise.
-    trained : bool array of shape [len(rows)] or None
+    trained : bool array of shape [table.num_rows] or None
         Texts that trained in the dataset that is extended, if one is.
     """
 
-    rows: Sequence[dict[str, Any]] = ()
+    table: pa.Table = field(default_factory=TEXT_SCHEMA.empty_table)
     positions: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     splits: np.ndarray | None = None
     trained: np.ndarray | None = None
@@ -184,10 +194,7 @@ def _rationales(interactions: Interactions, texts: Texts, settings: Settings) ->
         parts = leave_one_out(interactions.lengths)[texts.positions]
         splits = split_texts(parts, settings.protocol, settings.seed, texts.trained)
     users = np.repeat(_user_ids(interactions), interactions.lengths)
-    columns = {"user": users[texts.positions], "item": interactions.items[texts.positions]}
-    for column in SCHEMAS["rationales"]:
-        if column.name not in columns:
-            columns[column.name] = pa.array([row.get(column.name) for row in texts.rows], column.type)
+    columns = [users[texts.positions], interactions.items[texts.positions], *texts.table.columns]
     table = pa.table(columns, schema=SCHEMAS["rationales"])
     return {
         split: table.filter(pa.array(splits == part)).combine_chunks()

@@ -3,37 +3,40 @@
     tables = build_tables("reviews_Beauty_5.json.gz", domain="beauty")
     write_dataset(tables, "data/beauty")
 
-The reviews are streamed three times, so that a file of any size fits in memory: once for who bought what when, once
-(of the kept training reviews) for the words that the corpus uses as features, once (of the kept reviews) to choose
-explanations.
+The reviews are read once. Who bought what when is held in memory as numbers; the texts wait in a temporary file
+(`texts.py`), from which processes count the words that the corpus uses as features (of the kept training reviews) and
+then choose explanations (of all kept ones).
 """
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from tqdm import tqdm
 
 from rdrec.errors import DatasetError
 
-from .assemble import Interactions, Names, Settings, Texts, assemble
+from .assemble import Interactions, Names, Settings, Texts, assemble, text_table
 from .columns import Chosen, told
-from .explanations import FeatureVocabulary, pick
+from .explanations import FeatureVocabulary
 from .extending import Known, read_known, settle
 from .fields import respelled
 from .files import describe
 from .ids import ITEM_ID_STREAM, USER_ID_STREAM, continued_ids, first_appearance
 from .interactions import filter_interactions
 from .item_texts import read_item_text, read_items
+from .processes import processes as workers
 from .rationales import Identity, identity_in, read_rationales, reviews_distilled
 from .reviews import RATING_SKIPS, ROW_SKIPS, Review, ReviewSource, read_reviews
 from .splits import TRAIN, leave_one_out
 from .tables import Tables
+from .texts import Part, TextFile, count_words, explain
 
 
 NO_ROW = -1  # of a purchase that stands in the dataset that is extended, and no longer in the reviews file
@@ -58,6 +61,7 @@ def build_tables(
     keep_repeats: bool = False,
     extend: str | Path | None = None,
     source: dict[str, Any] | None = None,
+    processes: int = 1,
     progress: bool = True,
 ) -> Tables:
     """Build a dataset from reviews.
@@ -100,6 +104,9 @@ def build_tables(
     source : dict, optional
         What to record as the origin; names and hashes of the files read when not given. Who gives it knows its rows:
         `build_info.json` then has no notes on how they were understood.
+    processes : int
+        Processes that look through the texts; the tables are the same for any number. Above 1, a script that calls this
+        must guard its own start (`if __name__ == "__main__":`), as each process imports it.
     progress : bool
         Show progress bars.
 
@@ -137,49 +144,49 @@ def build_tables(
     if source is None:
         source = _source(reviews, rationales=rationales, item_text=item_text, items=items)
 
-    bought = _read_purchases(read, skipped, progress, known)
-    if notes is not None:
-        notes["columns"] = told(bought.columns)
-        notes["time"] = bought.time_note()
-        if settings.min_rating is not None:
-            notes["min_rating"] = f"{settings.min_rating:g}"
-    n_rows = len(bought.rows) + sum(skipped[reason] for reason in ROW_SKIPS)
-    by_row = [identity for identity in given if isinstance(identity, int)]
-    if by_row:
-        _check_rows(rationales, by_row, n_rows, len(bought.rows) + sum(skipped[reason] for reason in RATING_SKIPS))
-    if by_row and notes is not None:
-        notes["rationales"] = (
-            f"{len(by_row):,} of {len(given):,} joined by review_row alone, which is right only for the very file of "
-            "reviews they were written for"
-        )
-    every = _with_known(bought, known, settings.keep_repeats)
-    if notes is not None:
-        notes |= _kept_notes(every, known, has_rationales=rationales is not None)
-    known_ids = (len(known.raw_users), len(known.raw_items))
-    kept = filter_interactions(
-        every.users, every.items, every.timestamps, settings.min_core, skipped, settings.keep_repeats, known_ids
-    )
-    kept, interactions, raw_users, raw_items = _give_ids(every, kept, known_ids, settings)
-
-    if settings.keep_repeats and notes is not None:
-        notes["repeats"] = _repeats_note(interactions)
-    if items is not None:
-        found = read_items(items, raw_items, item_columns, bought.columns["item"])
-        texts_of_items |= found.texts
+    with TextFile() as written, workers(processes) as run:
+        bought, identities = _read_purchases(read, written, given, skipped, progress, known)
         if notes is not None:
-            notes["items"] = (
-                f"{len(found.texts):,} of {len(raw_items):,} items got a text; ignored: {found.ignored:,} rows of "
-                f"items that nobody bought, {found.bad:,} without an id"
+            notes["columns"] = told(bought.columns)
+            notes["time"] = bought.time_note()
+            if settings.min_rating is not None:
+                notes["min_rating"] = f"{settings.min_rating:g}"
+        n_rows = len(bought.rows) + sum(skipped[reason] for reason in ROW_SKIPS)
+        by_row = [identity for identity in given if isinstance(identity, int)]
+        if by_row:
+            _check_rows(rationales, by_row, n_rows, len(bought.rows) + sum(skipped[reason] for reason in RATING_SKIPS))
+        if by_row and notes is not None:
+            notes["rationales"] = (
+                f"{len(by_row):,} of {len(given):,} joined by review_row alone, which is right only for the very file "
+                "of reviews they were written for"
             )
+        every = _with_known(bought, known, settings.keep_repeats)
+        if notes is not None:
+            notes |= _kept_notes(every, known, has_rationales=rationales is not None)
+        known_ids = (len(known.raw_users), len(known.raw_items))
+        kept = filter_interactions(
+            every.users, every.items, every.timestamps, settings.min_core, skipped, settings.keep_repeats, known_ids
+        )
+        kept, interactions, raw_users, raw_items = _give_ids(every, kept, known_ids, settings)
 
-    rows = every.rows[kept]
-    position_of_row = np.full(int(bought.rows[-1]) + 1, -1)
-    position_of_row[rows[rows != NO_ROW]] = np.flatnonzero(rows != NO_ROW)
-    is_training = leave_one_out(interactions.lengths) == TRAIN
-    features = _count_features(_again(read, "counting features", progress, bought), position_of_row, is_training)
-    kept_reviews = _again(read, "choosing explanations", progress, bought)
-    carried = known.texts_at(interactions, rows == NO_ROW)
-    texts = _choose_explanations(kept_reviews, position_of_row, features, given, skipped, carried)
+        if settings.keep_repeats and notes is not None:
+            notes["repeats"] = _repeats_note(interactions)
+        if items is not None:
+            found = read_items(items, raw_items, item_columns, bought.columns["item"])
+            texts_of_items |= found.texts
+            if notes is not None:
+                notes["items"] = (
+                    f"{len(found.texts):,} of {len(raw_items):,} items got a text; ignored: {found.ignored:,} rows of "
+                    f"items that nobody bought, {found.bad:,} without an id"
+                )
+
+        rows = every.rows[kept]
+        carried = known.texts_at(interactions, rows == NO_ROW)
+        of_reviews = _Reviews(written, _positions(bought.rows, rows), bought.rows, identities, run, progress)
+        del bought, every, kept
+        is_training = leave_one_out(interactions.lengths) == TRAIN
+        features = of_reviews.count_features(is_training).select()
+        texts = of_reviews.choose_explanations(features, given, skipped, carried)
     texts = replace(texts, trained=known.trained_at(interactions)[texts.positions])
 
     names = Names(raw_users, raw_items, [texts_of_items.get(raw) for raw in raw_items])
@@ -214,11 +221,18 @@ class _Purchases(NamedTuple):
 
 
 def _read_purchases(
-    read: Callable[..., Iterator[Review]], skipped: Counter[str], progress: bool, known: Known
-) -> _Purchases:
+    read: Callable[..., Iterator[Review]],
+    texts: TextFile,
+    given: Mapping[Identity, Any],
+    skipped: Counter[str],
+    progress: bool,
+    known: Known,
+) -> tuple[_Purchases, dict[int, Identity]]:
+    """Read the reviews: who bought what when, and by row, which of the rationales that are `given` is the review's."""
     user_codes = {raw: code for code, raw in enumerate(known.raw_users)}
     item_codes = {raw: code for code, raw in enumerate(known.raw_items)}
     users, items, timestamps, rows = array("q"), array("q"), array("q"), array("q")
+    identities: dict[int, Identity] = {}
     times: dict[str, str] = {}
     columns: Chosen = {}
     found = read(skipped=skipped, times=times, chosen=columns)
@@ -227,10 +241,15 @@ def _read_purchases(
         items.append(item_codes.setdefault(review.item, len(item_codes)))
         timestamps.append(review.timestamp)
         rows.append(review.row)
+        texts.add(review.text)
+        if given and (identity := identity_in(given, review)) is not None:
+            identities[review.row] = identity
+    texts.close()
     user_column, raw_users = _one_code_an_id(users, user_codes, len(known.raw_users))
     item_column, raw_items = _one_code_an_id(items, item_codes, len(known.raw_items))
     when, rows = np.asarray(timestamps), np.asarray(rows)
-    return _Purchases(user_column, item_column, when, rows, raw_users, raw_items, times, columns)
+    bought = _Purchases(user_column, item_column, when, rows, raw_users, raw_items, times, columns)
+    return bought, identities
 
 
 def _one_code_an_id(column: array, codes: dict[str, int], known: int) -> tuple[np.ndarray, list[str]]:
@@ -332,56 +351,76 @@ def _check_rows(rationales: str | Path, by_row: list[int], n_rows: int, n_review
         )
 
 
-def _count_features(
-    reviews: Iterable[Review], position_of_row: np.ndarray, is_training: np.ndarray
-) -> dict[str, float]:
-    """The words that the training reviews use as features, weighed; those of held-out reviews do not count."""
-    vocabulary = FeatureVocabulary()
-    for review in reviews:
-        position = position_of_row[review.row]
-        if position >= 0 and is_training[position] and review.text:
-            vocabulary.add(review.text)
-    return vocabulary.select()
+def _positions(read: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """By review as it was read, its position among the kept interactions, -1 where it was dropped.
+
+    Both are rows of the file: those `read`, ascending, and those `kept`, in which NO_ROW is none.
+    """
+    positions = np.full(len(read), -1)
+    of_file = np.flatnonzero(kept != NO_ROW)
+    positions[np.searchsorted(read, kept[of_file])] = of_file
+    return positions
 
 
-def _choose_explanations(
-    reviews: Iterable[Review],
-    position_of_row: np.ndarray,
-    features: dict[str, float],
-    given: dict[Identity, dict[str, Any]],
-    skipped: Counter[str],
-    found: dict[int, dict[str, Any]],
-) -> Texts:
-    """An explanation of each kept review that has one, with its rationale; those `found` already, by position, stay."""
-    met: set[Identity] = set()  # rationales whose review is in the file
-    used: set[Identity] = set()
-    for review in reviews:
-        identity = identity_in(given, review) if given else None
-        if identity is not None:
-            met.add(identity)
-        position = int(position_of_row[review.row])
-        if position < 0:
-            continue
-        explanation = pick(review.text, features)
-        if explanation is None:
-            skipped["no_usable_sentence" if review.text else "without_text"] += 1
-            continue
-        skipped["explanation_without_feature"] += not explanation.feature
-        found[position] = {"explanation": explanation.text, "feature": explanation.feature}
-        if identity is not None:
-            found[position] |= given[identity]
-            used.add(identity)
-    met.update(identity for identity in given if isinstance(identity, int))  # a row that is no review was dropped too
-    skipped["rationale_of_dropped_review"] += len(met) - len(used)
-    skipped["rationale_of_no_review"] += len(given) - len(met)
-    positions = np.array(sorted(found), dtype=np.int64)
-    return Texts([found[position] for position in positions.tolist()], positions)
+class _Reviews(NamedTuple):
+    """The reviews as they were read, and how their texts are looked through.
 
+    `positions` and `rows` (int64 [n]) are, by review, its place among the kept interactions (-1: dropped) and its row
+    of the file; `identities` has, by row, the rationale that is its own; `run` maps a function over processes.
+    """
 
-def _again(read: Callable[..., Iterator[Review]], what: str, progress: bool, bought: _Purchases) -> Iterator[Review]:
-    """The reviews once more; what is skipped was counted by the first reading."""
-    found = read(skipped=Counter())
-    return tqdm(found, desc=what, unit=" rows", total=len(bought.rows), disable=not progress)
+    texts: TextFile
+    positions: np.ndarray
+    rows: np.ndarray
+    identities: dict[int, Identity]
+    run: Callable[..., Iterator[Any]]
+    progress: bool
+
+    def count_features(self, is_training: np.ndarray) -> FeatureVocabulary:
+        """Count the words of the training reviews, `is_training` by position; those of held-out ones do not count."""
+        vocabulary = FeatureVocabulary()
+        wanted = (self.positions >= 0) & is_training[self.positions]
+        for _, counted in self._each_batch("counting features", count_words, wanted):
+            vocabulary.merge(counted)
+        return vocabulary
+
+    def choose_explanations(
+        self,
+        features: dict[str, float],
+        given: Mapping[Identity, dict[str, Any]],
+        skipped: Counter[str],
+        carried: dict[int, dict[str, Any]],
+    ) -> Texts:
+        """An explanation of each kept review that has one, with its rationale; those `carried`, by position, stay."""
+        tables, positions = [text_table(list(carried.values()))], [np.array(list(carried), dtype=np.int64)]
+        used: set[Identity] = set()
+        choose = partial(explain, features=features)
+        for start, (places, table, counts) in self._each_batch("choosing explanations", choose, self.positions >= 0):
+            skipped.update(counts)
+            reviews = start + places
+            if self.identities:
+                rows = table.to_pylist()
+                for row, number in zip(rows, self.rows[reviews].tolist()):
+                    if (identity := self.identities.get(number)) is not None:
+                        row |= given[identity]
+                        used.add(identity)
+                table = text_table(rows)
+            tables.append(table)
+            positions.append(self.positions[reviews])
+        # A rationale that names its row alone, where that row is no review, was of a dropped one, too.
+        met = {*self.identities.values(), *(identity for identity in given if isinstance(identity, int))}
+        skipped["rationale_of_dropped_review"] += len(met) - len(used)
+        skipped["rationale_of_no_review"] += len(given) - len(met)
+        order = np.argsort(np.concatenate(positions), kind="stable")
+        return Texts(pa.concat_tables(tables).take(order), np.concatenate(positions)[order])
+
+    def _each_batch(self, what: str, function: Callable[[Part], Any], wanted: np.ndarray) -> Iterator[tuple[int, Any]]:
+        """Yield, of each batch, the number of its first review and what `function` makes of its wanted texts."""
+        starts, parts = zip(*self.texts.parts(wanted))
+        with tqdm(desc=what, unit=" rows", total=int(wanted.sum()), disable=not self.progress) as bar:
+            for start, part, found in zip(starts, parts, self.run(function, parts)):
+                yield start, found
+                bar.update(len(part.places))
 
 
 def _by_id(names: list[str], known: int, values: np.ndarray, ids: np.ndarray) -> list[str]:

@@ -1,20 +1,24 @@
 """From a review's text, the sentence that explains the purchase and the feature it speaks of.
 
     vocabulary = FeatureVocabulary()
-    for text in texts: vocabulary.add(text)
+    vocabulary.add(texts)                                     # a list of them, as often as need be
     features = vocabulary.select()
     pick("The strap is wide. Ordered on Monday.", features)   # Explanation("The strap is wide.", "strap")
 
 No model and no download: words that the corpus itself uses as the head of a noun phrase ("the strap is", "a great
 sound.") are its features, and the sentence that puts an opinion next to a feature is the explanation.
+
+Counting words is Polars' work: its regular expressions and groups take a third of the time that `re` and `Counter` do.
+They know no lookahead and another notion of a letter, so the texts are handed over in ASCII (`_ascii`) and a match may
+take what follows a head: no closer is an opener, so none is missed for it.
 """
 
 import html
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 
 MIN_WORDS, MAX_WORDS = 4, 20  # the length of a good explanation; training cuts targets at 20 tokens
@@ -77,6 +81,7 @@ OPINIONS = frozenset(
 )
 
 _WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")  # "clip-on" is one word: it is no clip
+_LETTERS = bytes(code if chr(code).isalpha() and code < 128 else ord(" ") for code in range(256))
 # "this", "that" and the like are left out: they stand before verbs as often ("this came with", "that said").
 _OPENERS = "the|my|your|its|their|his|her|our|a|an|" + "|".join(
     "great good nice excellent perfect solid decent awesome amazing fantastic clean clear bad poor cheap heavy".split()
@@ -85,20 +90,27 @@ _CLOSERS = (
     "is|are|was|were|isn't|wasn't|aren't|has|have|had|will|would|can|could|does|doesn't|and|or|but|of|for|in|on|at|to|with|"
     "from|that|which|so|as|if|when|because|while|than|i|it|you|they|we|very|really|just|too|also|seems|feels|works|looks"
 )
-# The word between an opener and a closer (or punctuation) is the head of a noun phrase: "the strap is", "a great
-# sound."
-_HEAD = re.compile(rf"\b(?:{_OPENERS}) ([a-z]{{3,}})(?= (?:{_CLOSERS})\b| ?[.,;:!?)]|$)")
-# One word may stand between: "the heavy cord and". The closer makes sure that "cord", not "heavy", is taken.
-_HEAD_AFTER_ONE = re.compile(rf"\b(?:{_OPENERS}) [a-z-]+ ([a-z]{{3,}})(?= (?:{_CLOSERS})\b| ?[.,;:!?)]|$)")
+_CLOSED = rf"(?: (?:{_CLOSERS})\b| ?[.,;:!?)]|$)"
+_HEADS = (
+    # The word between an opener and a closer (or punctuation) is the head of a noun phrase: "the strap is", "a great
+    # sound."
+    rf"\b(?:{_OPENERS}) ([a-z]{{3,}}){_CLOSED}",
+    # One word may stand between: "the heavy cord and". The closer makes sure that "cord", not "heavy", is taken.
+    rf"\b(?:{_OPENERS}) [a-z-]+ ([a-z]{{3,}}){_CLOSED}",
+)
+_OTHER_LETTER = re.compile(r"[^\W\x00-\x7f]")
+_NO_ASCII = re.compile(r"[^\x00-\x7f]")
 
 _TAG = re.compile(r"<[^<>]{1,80}>")
-_SPACE = re.compile(r"\s+")
 _ENDLESS_NUMBER = re.compile(r"&#(?:\d{100,}+|[xX][0-9a-fA-F]{100,}+);?")  # no entity, and Python refuses to read it
 # A sentence ends at . ! ? before a blank or, as reviews lose their line breaks, glued to a capitalised word ("did!Buy
-# this"), not inside "3.5" or "U.S.A"; a dot after a single letter or a common short form ends nothing.
+# this"), not inside "3.5" or "U.S.A"; a dot after a single letter or a common short form ends nothing. It also ends at
+# marks drawn between blanks: bullets, asterisks, dashes.
 # A run of marks is looked at once, from where it begins (the lookbehinds), and never given back piece by piece (`++`):
 # people draw lines of thousands of asterisks.
-_END = re.compile(r"(?<=[.!?])[\"')\]]*+(?:\s++|(?=[A-Z][a-z'\u2019 ]))|(?<![\u2022*])\s*[\u2022*]++\s+|\s+-{2,}+\s+")
+_AFTER_MARK = r"[\"')\]]*+(?:\s++|(?=[A-Z][a-z'\u2019 ]))"
+_END = re.compile(rf"(?<=[.!?]){_AFTER_MARK}|(?<![\u2022*])\s*[\u2022*]++\s+|\s+-{{2,}}+\s+")
+_END_AT_MARK = re.compile(rf"[.!?]({_AFTER_MARK})")  # a search for a character is many times faster than a lookbehind
 _SHORT_FORM = re.compile(
     r"(?:\b(?:[A-Za-z]|mr|mrs|ms|dr|st|vs|etc|approx|inc|e\.g|i\.e|oz|ft|lbs?|min)\.)$", re.IGNORECASE
 )
@@ -121,23 +133,28 @@ def clean_text(text: str) -> str:
         text = html.unescape(_ENDLESS_NUMBER.sub(" ", text))
     if "<" in text:
         text = _TAG.sub(" ", text)
-    return _SPACE.sub(" ", text).strip()
+    return " ".join(text.split())
 
 
 def sentences(text: str) -> list[str]:
     """Sentences of a cleaned text; one of more than 20 words is cut at its clauses."""
     found: list[str] = []
     start = 0
-    for match in _END.finditer(text):
-        end = match.start()
-        tail = max(start, end - _LONGEST_SHORT_FORM)
-        if not _SHORT_FORM.search(text, tail, end) or text.endswith(" I.", start, end):
-            found.append(text[start:end])
-            start = match.end()
+    is_drawn = "*" in text or "--" in text or "\u2022" in text
+    pattern, group = (_END, 0) if is_drawn else (_END_AT_MARK, 1)
+    for match in pattern.finditer(text):
+        end = match.start(group)
+        if text[end - 1] == ".":
+            tail = max(start, end - _LONGEST_SHORT_FORM)
+            last_word = max(tail, text.rfind(" ", tail, end))
+            if _SHORT_FORM.search(text, last_word, end) and not text.endswith(" I.", start, end):
+                continue
+        found.append(text[start:end])
+        start = match.end()
     found.append(text[start:])
     cut: list[str] = []
     for sentence in found:
-        cut += _CLAUSE.split(sentence) if len(sentence.split()) > MAX_WORDS else [sentence]
+        cut += _CLAUSE.split(sentence) if sentence.count(" ") >= MAX_WORDS else [sentence]
     return [s.strip() for s in cut if s.strip()]
 
 
@@ -149,12 +166,26 @@ class FeatureVocabulary:
         self.seen: Counter[str] = Counter()
         self.heads: Counter[str] = Counter()
 
-    def add(self, text: str) -> None:
-        """Count one review."""
-        text = clean_text(text).lower()
-        self.texts += 1
-        self.seen.update(set(_WORD.findall(text)))
-        self.heads.update({*_HEAD.findall(text), *_HEAD_AFTER_ONE.findall(text)})
+    def add(self, texts: Sequence[str]) -> None:
+        """Count reviews."""
+        import polars as pl  # here, as importing this module is to cost nothing to those who count no words
+
+        lines = pl.DataFrame({"text": pl.Series([_ascii(text) for text in texts], dtype=pl.String)}).with_row_index()
+        self.texts += len(texts)
+        self.seen.update(_in_how_many(lines.select("index", pl.col("text").str.extract_all(_WORD.pattern))))
+        heads = [
+            lines.select("index", pl.col("text").str.extract_all(head))
+            .explode("text")
+            .with_columns(pl.col("text").str.extract(head, 1))
+            for head in _HEADS
+        ]
+        self.heads.update(_in_how_many(pl.concat(heads)))
+
+    def merge(self, other: "FeatureVocabulary") -> None:
+        """Add what another has counted."""
+        self.texts += other.texts
+        self.seen.update(other.seen)
+        self.heads.update(other.heads)
 
     def select(self) -> dict[str, float]:
         """Features with their weight, the logarithm of the number of reviews in which they head a noun phrase.
@@ -176,6 +207,33 @@ class FeatureVocabulary:
         }
 
 
+def _ascii(text: str) -> str:
+    """A text in lower case in which a letter or digit that is not ASCII is a 0, and any other such character a ~.
+
+    What is a letter is thus Python's own notion, whoever counts the words.
+    """
+    text = clean_text(text).lower()
+    return text if text.isascii() else _NO_ASCII.sub("~", _OTHER_LETTER.sub("0", text))
+
+
+def _in_how_many(words: Any) -> dict[str, int]:
+    """Of a frame of `index` and `text` (words, or lists of words), with how many indexes each word stands."""
+    import polars as pl
+
+    if words.schema["text"] != pl.String:
+        words = words.with_columns(pl.col("text").list.unique()).explode("text")
+    else:
+        words = words.unique()
+    return dict(words.drop_nulls().group_by("text").len().iter_rows())
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text in lower case, in their order: `_WORD.findall`, faster where no word has marks in it."""
+    if "'" in text or "-" in text:
+        return _WORD.findall(text)
+    return text.encode("utf-8", "surrogatepass").translate(_LETTERS).decode().split()
+
+
 def pick(text: str, features: Mapping[str, float]) -> Explanation | None:
     """Choose the explanation of a review.
 
@@ -195,23 +253,24 @@ def pick(text: str, features: Mapping[str, float]) -> Explanation | None:
     Explanation or None
         None when no sentence has 2 to 40 words.
     """
-    best: tuple[tuple[int, bool, float], Explanation] | None = None
+    best: tuple[tuple[int, bool, float], str, str] | None = None
     for sentence in sentences(clean_text(text)):
-        words = _WORD.findall(sentence.lower().replace("\u2019", "'"))
+        words = _words(sentence.lower().replace("\u2019", "'"))
         if not 2 <= len(words) <= LONGEST:
             continue
-        opinions = [i for i, word in enumerate(words) if word in OPINIONS]
         tier, score, feature = 0, float(len(words)), ""
-        for i, word in enumerate(words):
-            weight = features.get(word)
-            if weight is None:
-                continue
-            gap = min((abs(i - j) for j in opinions), default=NEAR + 1)
-            rank = (2 if gap <= NEAR else 1, weight - 0.5 * min(gap, NEAR + 1))
-            if rank > (tier, score if tier else -math.inf):
-                (tier, score), feature = rank, word
+        if named := [i for i, word in enumerate(words) if word in features]:
+            opinions = [i for i, word in enumerate(words) if word in OPINIONS]
+            tier, score = 1, -math.inf
+            for i in named:
+                gap = NEAR + 1  # or more
+                for j in opinions:
+                    gap = min(gap, abs(i - j))
+                rank = (2 if gap <= NEAR else 1, features[words[i]] - 0.5 * gap)
+                if rank > (tier, score):
+                    (tier, score), feature = rank, words[i]
         good_length = MIN_WORDS <= len(words) <= MAX_WORDS
         key = (tier, good_length, score) if tier else (0, good_length, score if good_length else -score)
         if best is None or key > best[0]:
-            best = key, Explanation(sentence, feature)
-    return None if best is None else best[1]
+            best = key, sentence, feature
+    return None if best is None else Explanation(*best[1:])

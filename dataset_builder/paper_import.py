@@ -18,7 +18,7 @@ import numpy as np
 
 from rdrec.errors import DatasetError
 
-from .assemble import Interactions, Names, Settings, Texts, assemble
+from .assemble import Interactions, Names, Settings, Texts, assemble, text_table
 from .explanations import clean_text
 from .files import describe
 from .ids import ITEM_ID_STREAM, USER_ID_STREAM, drawn_ids
@@ -200,7 +200,7 @@ def _texts(
     splits = None
     if protocol == "published" and has_splits:
         splits = np.array([split for split, _ in chosen], dtype=np.int8)
-    return Texts([row for _, row in chosen], positions, splits)
+    return Texts(text_table([row for _, row in chosen]), positions, splits)
 
 
 def _text_row(

@@ -10,6 +10,8 @@ CANDIDATE_STREAMS = {"validation": 31, "test": 32}
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
+_BLOCK = 10_000  # users whose candidates are looked at together, so that few numbers are in memory beside the result
+
 
 def leave_one_out(lengths: np.ndarray) -> np.ndarray:
     """Part of each interaction when users' sequences lie end to end: the last is TEST, the one before VALIDATION.
@@ -101,16 +103,20 @@ def draw_candidates(
     drawn = rng.integers(1, n_items + 1, size=(n_users, num_negatives))
     rows = np.arange(n_users)
     while len(rows):
-        block = drawn[rows]
-        pairs = rows[:, None] * base + block
-        found = np.minimum(np.searchsorted(own, pairs), len(own) - 1)
-        bad = own[found] == pairs
-        order = np.argsort(block, axis=1, kind="stable")
-        in_order = np.take_along_axis(block, order, axis=1)
-        repeat = np.zeros_like(bad)
-        repeat[:, 1:] = in_order[:, 1:] == in_order[:, :-1]
-        np.put_along_axis(bad, order, np.take_along_axis(bad, order, axis=1) | repeat, axis=1)
-        block[bad] = rng.integers(1, n_items + 1, size=int(bad.sum()))
-        drawn[rows] = block
-        rows = rows[bad.any(axis=1)]
+        again = []
+        for start in range(0, len(rows), _BLOCK):  # in their order, so that the draws are the same for any size
+            of_block = rows[start : start + _BLOCK]
+            block = drawn[of_block]
+            pairs = of_block[:, None] * base + block
+            found = np.minimum(np.searchsorted(own, pairs), len(own) - 1)
+            bad = own[found] == pairs
+            order = np.argsort(block, axis=1, kind="stable")
+            in_order = np.take_along_axis(block, order, axis=1)
+            repeat = np.zeros_like(bad)
+            repeat[:, 1:] = in_order[:, 1:] == in_order[:, :-1]
+            np.put_along_axis(bad, order, np.take_along_axis(bad, order, axis=1) | repeat, axis=1)
+            block[bad] = rng.integers(1, n_items + 1, size=int(bad.sum()))
+            drawn[of_block] = block
+            again.append(of_block[bad.any(axis=1)])
+        rows = np.concatenate(again)
     return drawn

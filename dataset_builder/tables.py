@@ -28,6 +28,7 @@ from rdrec.errors import DatasetError
 
 FORMAT = 2
 INFO_FILE = "build_info.json"
+_HASHED_TEXTS = 100_000  # in memory at once
 
 SCHEMAS: dict[str, pa.Schema] = {
     "rationales": pa.schema(
@@ -116,19 +117,21 @@ def _hash_array(digest: Any, array: pa.Array) -> None:
     # Arrow leaves what lies under a null, and the bits of padding, undefined: only defined values may enter the hash.
     if isinstance(array, pa.ChunkedArray):  # combine_chunks of a column without chunks
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], type=array.type)
-    digest.update(array.is_valid().to_numpy(zero_copy_only=False).tobytes())
-    array = array.drop_null()
+    digest.update(array.is_valid().to_numpy(zero_copy_only=False).data)
+    if array.null_count:
+        array = array.drop_null()
     if pa.types.is_struct(array.type):
         for i in range(array.type.num_fields):
             _hash_array(digest, pc.struct_field(array, [i]))
     elif pa.types.is_list(array.type):
-        digest.update(pc.list_value_length(array).to_numpy(zero_copy_only=False).tobytes())
+        digest.update(pc.list_value_length(array).to_numpy(zero_copy_only=False).data)
         _hash_array(digest, array.flatten())
     elif pa.types.is_string(array.type):
-        digest.update(pc.binary_length(array).to_numpy(zero_copy_only=False).tobytes())
-        digest.update("".join(array.to_pylist()).encode())
+        digest.update(pc.binary_length(array).to_numpy(zero_copy_only=False).data)
+        for start in range(0, len(array), _HASHED_TEXTS):
+            digest.update("".join(array.slice(start, _HASHED_TEXTS).to_pylist()).encode())
     else:
-        digest.update(array.to_numpy(zero_copy_only=False).tobytes())
+        digest.update(array.to_numpy(zero_copy_only=False).data)
 
 
 def write_dataset(tables: Tables, output_dir: str | Path, *, overwrite: bool = False) -> Path:

@@ -10,13 +10,12 @@ write (`published.py`).
 
 from collections.abc import Sequence
 
-import evaluate
 import numpy as np
 import pyarrow as pa
 
 from modeling_rdrec.configuration_rdrec import FITTED_ON
 from modeling_rdrec.prompts import BARE, fill
-from rdrec.places import HOME
+from rdrec.metric import compute
 from rdrec.tasks.data import TaskData
 
 from .baselines import HELD_OUT
@@ -24,7 +23,6 @@ from .batches import batches
 from .published import rank_published
 
 
-METRICS = HOME / "metrics"
 CUTS = {"sequential": [5, 10], "topn": [1, 5, 10]}
 RETURNED = 15  # of the catalog, for the sequential task
 CANDIDATE_STREAM = 201
@@ -132,7 +130,5 @@ def _answer_published(model, tokenizer, task: str, users: list[int], lists: list
 
 def score_items(answers: pa.Table, task: str) -> dict[str, float]:
     """HR@k, NDCG@k and MRR of `answer_items`, through `metrics/ranking`."""
-    metric = evaluate.load(str(METRICS / "ranking"))
-    return metric.compute(
-        predictions=answers["items"].to_pylist(), references=answers["target"].to_pylist(), k=CUTS[task]
-    )
+    predictions, references = answers["items"].to_pylist(), answers["target"].to_pylist()
+    return compute("ranking", predictions=predictions, references=references, k=CUTS[task])

@@ -8,13 +8,12 @@ Beside the answer stand what the model wrote itself and what it would quote, sin
 
 from collections.abc import Sequence
 
-import evaluate
 import pyarrow as pa
 
 from modeling_rdrec.explaining import SOURCES, Question, choose, explained, weigh
 from modeling_rdrec.generation_rdrec import MAX_EXPLANATION_LENGTH, MIN_EXPLANATION_LENGTH, TEXT_BEAMS
 from rdrec.grounding.score import THRESHOLD, grounding_scores
-from rdrec.places import HOME
+from rdrec.metric import compute
 from rdrec.sample.build import world_from_info
 from rdrec.sample.truth import planted_truth
 from rdrec.tasks.data import TaskData
@@ -76,10 +75,10 @@ def score_texts(
     answers: pa.Table, data: TaskData, split: str, rows: Sequence[int], column: str = "prediction"
 ) -> dict[str, float]:
     """BLEU, ROUGE, features and repetition of one column of `answer_texts`, through `metrics/explanation`."""
-    metric = evaluate.load(str(HOME / "metrics" / "explanation"))
     features = [data.texts[split].feature[row] or "" for row in rows]
     known = sorted({one for texts in data.texts.values() for one in texts.feature if one})
-    return metric.compute(
+    return compute(
+        "explanation",
         predictions=[text or "" for text in answers[column].to_pylist()],
         references=answers["reference"].to_pylist(),
         features=features,

@@ -3,13 +3,12 @@
 choose_evidence_weight(model, tokenizer, data.texts["validation"], seed=0)     # sets config.evidence_weight
 """
 
-import evaluate
 import numpy as np
 import torch
 
 from modeling_rdrec.explaining import SOURCES, Question, choose, weigh
 from modeling_rdrec.generation_rdrec import MAX_EXPLANATION_LENGTH, MIN_EXPLANATION_LENGTH, TEXT_BEAMS
-from rdrec.places import HOME
+from rdrec.metric import compute
 from rdrec.tasks.data import Texts
 from rdrec.tasks.mixture import VALIDATION_STREAM
 
@@ -49,13 +48,12 @@ def choose_evidence_weight(
         questions = [Question(texts.user[row], texts.item[row]) for row in rows[start : start + ROWS_A_BATCH]]
         lengths = (MIN_EXPLANATION_LENGTH, MAX_EXPLANATION_LENGTH)
         found += weigh(model, tokenizer, questions, "explanation", SOURCES, TEXT_BEAMS, *lengths)
-    metric = evaluate.load(str(HOME / "metrics" / "explanation"))
     asked = {"references": [texts.explanation[row] for row in rows], "external": False}
     asked["features"] = [texts.feature[row] or "" for row in rows]
     scores = []
     for weight in WEIGHTS:
         chosen = [one.texts[place] if (place := choose(one, weight)) is not None else "" for one in found]
-        found_out = metric.compute(predictions=chosen, **asked)
+        found_out = compute("explanation", predictions=chosen, **asked)
         scores.append({name: found_out[name] for name in ("rouge-1-f", "fmr")})
     best = int(np.argmax([sum(row.values()) for row in scores]))
     model.config.evidence_weight = WEIGHTS[best]

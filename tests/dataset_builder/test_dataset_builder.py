@@ -257,10 +257,9 @@ def test_long_sentences_are_cut_at_clauses():
 def test_features_are_noun_heads_that_are_neither_rare_ubiquitous_nor_opinions():
     vocabulary = FeatureVocabulary()
     for i in range(20):
-        vocabulary.add("The product is here." + (" The heavy strap is wide." if i % 5 == 0 else ""))
-    vocabulary.add("The zebra is here and we walked.")
-    vocabulary.add("A great cable. The perfect and the best.")
-    vocabulary.add("My cable is long and we walked.")
+        vocabulary.add(["The product is here." + (" The heavy strap is wide." if i % 5 == 0 else "")])
+    vocabulary.add(["The zebra is here and we walked.", "A great cable. The perfect and the best."])
+    vocabulary.add(["My cable is long and we walked."])
     features = vocabulary.select()
     assert set(features) == {"strap", "cable"}
     assert features["strap"] > features["cable"]
@@ -309,7 +308,7 @@ LONG = 200_000
 def test_text_steps_take_time_in_proportion_to_the_text(text):
     """Where the time grew with the square of the length, each of these took minutes: 60,000 asterisks took 23 s."""
     vocabulary = FeatureVocabulary()
-    vocabulary.add(text)
+    vocabulary.add([text])
     cleaned = clean_text(text)
     assert sum(map(len, sentences(cleaned))) <= len(cleaned)
     assert pick(f"The strap is great! {text}", {"strap": 1.0}).text == "The strap is great!"

@@ -213,6 +213,25 @@ def test_exact_answers_score_no_less_than_beams(arguments, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_cache_that_cannot_be_written_ends_no_evaluation(sample_dir, tiny_checkpoint, tmp_path):
+    """Hugging Face's home below a file: not even root writes there. Metrics are computed after all other work."""
+    (tmp_path / "file").touch()
+    flags = ["--model", tiny_checkpoint, "--dataset", sample_dir, "--output_dir", tmp_path / "out"]
+    caches = {name for name in os.environ if name.startswith(("HF_", "HUGGINGFACE_")) and name.endswith("_CACHE")}
+    done = subprocess.run(
+        [sys.executable, "eval.py", *map(str, flags), "--max_samples", "2", "--batch_size", "2"],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in caches}
+        | {"HF_HOME": str(tmp_path / "file" / "home"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())["results"]
+    assert set(results) == {"sequential", "topn", "explanation"}
+
+
+@pytest.mark.slow
 def test_the_script_prints_one_line_for_a_mistake(tmp_path):
     done = subprocess.run(
         [sys.executable, "eval.py", "--model", "x", "--dataset", str(tmp_path / "nowhere")],
