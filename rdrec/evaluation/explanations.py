@@ -92,21 +92,26 @@ def variants_of(answers: pa.Table) -> dict[str, str]:
     return {"beams alone": "beams", "evidence alone": "evidence"} if has_evidence else {}
 
 
-def supported(answers: pa.Table, data: TaskData, column: str = "prediction") -> float:
-    """The share of explanations, in percent, that what training reviews say of the item supports.
-
-    Supported: a grounding score of `THRESHOLD` or more (`rdrec/grounding`), all that the item's training reviews and
-    its catalog text say taken for the review. An empty one is not supported.
-    """
+def said_of_items(data: TaskData) -> list[list[str]]:
+    """What the catalog and training reviews say of each item, no sentence twice."""
     said: list[list[str]] = [[text] if text else [] for text in data.catalog_texts]
     texts = data.texts["train"]
     for kind in ("item_attributes", "explanation"):
         for item, text in zip(texts.item, getattr(texts, kind)):
             if text:
                 said[item - 1].append(text if text.endswith((".", "!", "?")) else f"{text}.")
-    reviews = [" ".join(dict.fromkeys(said[item - 1])) for item in answers["item"].to_pylist()]
+    return [list(dict.fromkeys(row)) for row in said]
+
+
+def supported(answers: pa.Table, data: TaskData, column: str = "prediction") -> float:
+    """The share of explanations, in percent, that what training reviews say of the item supports.
+
+    Supported: a grounding score of `THRESHOLD` or more (`rdrec/grounding`), all that the item's training reviews and
+    its catalog text say taken for the review. An empty one is not supported.
+    """
+    reviews = [" ".join(row) for row in said_of_items(data)]
     sentences = [text or "" for text in answers[column].to_pylist()]
-    scores = grounding_scores(reviews, sentences)
+    scores = grounding_scores([reviews[item - 1] for item in answers["item"].to_pylist()], sentences)
     return 100.0 * sum(score >= THRESHOLD for score in scores) / max(1, len(scores))
 
 
