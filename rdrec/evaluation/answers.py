@@ -155,6 +155,17 @@ def score_items(answers: pa.Table, task: str) -> dict[str, float]:
     )
 
 
+def score_beyond(answers: pa.Table, popularity: np.ndarray, data: TaskData) -> dict[str, float]:
+    """Coverage, popularity, novelty and diversity of what `answer_items` recommends, by `metrics/beyond_accuracy`."""
+    metric = evaluate.load(str(METRICS / "beyond_accuracy"))
+    return metric.compute(
+        predictions=answers["items"].to_pylist(),
+        popularity=popularity.tolist(),
+        num_users=len(data.sequences),
+        texts=data.catalog_texts,
+    )
+
+
 def score_texts(answers: pa.Table) -> dict[str, float]:
     """BLEU and ROUGE in percent of `answer_texts`, through `metrics/explanation`."""
     metric = evaluate.load(str(METRICS / "explanation"))
