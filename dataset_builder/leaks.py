@@ -40,8 +40,8 @@ def leaks(tables: Tables, seed: int = 0) -> dict[str, Any]:
         `id_correlation`: Pearson's correlation of the test item's id with the last known one and with the mean of the
         history's; `random_ids`: the least and the most of each of these figures in 200 numberings drawn at random, so
         that one in 200 clean datasets lies above; `texts` and `duplicates`, by held-out split, as `text_leaks` and
-        `duplicate_texts` give them; `repeats`: share of test items that the user has bought before; `equal_times`, or
-        None where times are not known.
+        `duplicate_texts` give them; `repeats`: share of test items that the user has bought before; `raw_order`;
+        `equal_times`, or None where times are not known.
     """
     flat, ends = sequences(tables)
     rng = np.random.default_rng([seed, NUMBERING_STREAM])
@@ -54,6 +54,7 @@ def leaks(tables: Tables, seed: int = 0) -> dict[str, Any]:
         "texts": {split: text_leaks(tables, split) for split in HELD_OUT},
         "duplicates": {split: duplicate_texts(tables, split) for split in HELD_OUT},
         "repeats": _repeats(flat, ends),
+        "raw_order": raw_order(tables),
         "equal_times": equal_times(tables),
     }
 
@@ -138,6 +139,37 @@ def _repeats(flat: np.ndarray, ends: np.ndarray) -> float:
     return float((np.bincount(rows[again], minlength=len(ends)) > 1).mean())
 
 
+def _raw_ids_ascend(tables: Tables) -> np.ndarray:
+    """Whether each interaction's raw item id comes after that of the one before it: bool [n], a user's first one's
+    value meaning nothing."""
+    flat, _ = sequences(tables)
+    kinds = tables.catalog["kind"].to_numpy(zero_copy_only=False)
+    place = np.argsort(np.argsort(tables.catalog["raw_id"].to_numpy(zero_copy_only=False)[kinds == "item"]))
+    return np.concatenate([[False], place[flat[1:] - 1] > place[flat[:-1] - 1]])
+
+
+def _followers(ends: np.ndarray, n: int) -> np.ndarray:
+    """Which interactions follow another of their user: bool [n]."""
+    follows = np.ones(n, dtype=bool)
+    follows[np.concatenate([[0], ends[:-1]])] = False
+    return follows
+
+
+def raw_order(tables: Tables) -> dict[str, float]:
+    """Share of steps from one interaction to the next in which the raw item id ascends, of all and of those to the test
+    item.
+
+    About half where raw ids have nothing to do with the order. Above it, newer items have higher ids, or the file was
+    sorted by item and its order stands where times are equal; `equal_times` tells the second where times are known.
+    """
+    _, ends = sequences(tables)
+    ascends = _raw_ids_ascend(tables)
+    return {
+        "interactions": float(ascends[_followers(ends, len(ascends))].mean()),
+        "test": float(ascends[ends - 1].mean()),
+    }
+
+
 def equal_times(tables: Tables) -> dict[str, float] | None:
     """How much of the order of interactions is not told by their times; None where these are not known.
 
@@ -147,23 +179,18 @@ def equal_times(tables: Tables) -> dict[str, float] | None:
         `interactions`: share of those that follow another of their user at the very same time, so that the order of the
         reviews file put them there; `test`: share of users whose test item is one of these; `ascending`: of such pairs
         the share whose raw item ids ascend. In a file without any order it is about half. Where it is far from that the
-        file was sorted by item, and the order of equal times gives the next item's id away.
+        file was sorted by item, and the order of equal times gives away which of two items comes later.
     """
     column = tables.interactions["timestamps"].combine_chunks()
     if column.null_count:
         return None
-    times, (flat, ends) = column.flatten().to_numpy(), sequences(tables)
-    equal = np.zeros(len(flat), dtype=bool)
-    equal[1:] = times[1:] == times[:-1]
-    equal[np.concatenate([[0], ends[:-1]])] = False  # a user's first interaction follows none
-    kinds = tables.catalog["kind"].to_numpy(zero_copy_only=False)
-    raw_ids = tables.catalog["raw_id"].to_numpy(zero_copy_only=False)[kinds == "item"]
-    places = np.flatnonzero(equal)
-    before, after = raw_ids[flat[places - 1] - 1], raw_ids[flat[places] - 1]
+    times, (_, ends) = column.flatten().to_numpy(), sequences(tables)
+    equal = _followers(ends, len(times))
+    equal[1:] &= times[1:] == times[:-1]
     return {
         "interactions": float(equal.mean()),
         "test": float(equal[ends - 1].mean()),
-        "ascending": float((before < after).mean()) if len(places) else 0.5,
+        "ascending": float(_raw_ids_ascend(tables)[equal].mean()) if equal.any() else 0.5,
     }
 
 
@@ -189,6 +216,11 @@ def format_leaks(audit: dict[str, Any]) -> str:
             if held_out:
                 lines.append(f"{f'{split} {column} also in training':44} {same:8,}  of {held_out:,}, word for word")
     lines.append(f"{'test items that the user bought before':44} {audit['repeats']:8.1%}")
+    for part, label in (
+        ("interactions", "steps to a higher raw item id"),
+        ("test", "the same of steps to the test item"),
+    ):
+        lines.append(f"{label:44} {audit['raw_order'][part]:8.1%}  half where raw ids tell nothing of the order")
     if (times := audit["equal_times"]) is None:
         lines.append("times are not known: whether equal ones hide the order of the file cannot be told")
     else:

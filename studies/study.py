@@ -28,6 +28,7 @@ import hashlib
 import json
 import shlex
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,22 +110,25 @@ def read_study(path: Path) -> Study:
     tasks = tuple(content.get("tasks", ["sequential", "topn"]))
     if wrong := set(tasks) - set(TASKS):
         raise UserError(f"{path}: tasks: {min(wrong)!r} is none, take some of {', '.join(TASKS)}")
-    against = content.get("against")
+    seeds, against = content.get("seeds", [1, 2, 3, 4, 5]), content.get("against")
     if against is not None and against not in content["settings"]:
         raise UserError(f"{path}: against: no setting {against!r}, take one of {', '.join(content['settings'])}")
     runs = [
-        _run(f"{path}: {setting}", dataset, where, setting, dict(flags or {}), seed, tasks)
+        run
         for dataset, where in content["datasets"].items()
         for setting, flags in content["settings"].items()
         if dataset in (flags or {}).get("only", [dataset])
-        for seed in content.get("seeds", [1, 2, 3, 4, 5])
+        for run in _runs(f"{path}: {setting}", dataset, where, setting, dict(flags or {}), tasks, seeds)
     ]
     made = {str(folder): shlex.split(command) for folder, command in content.get("make", {}).items()}
     metrics = content.get("metrics", METRICS)
     return Study(path.stem, content["title"], content.get("about", ""), against, metrics, made, runs)
 
 
-def _run(place: str, dataset: str, where: dict, setting: str, flags: dict, seed: int, tasks: tuple[str, ...]) -> Run:
+def _runs(
+    place: str, dataset: str, where: dict, setting: str, flags: dict, tasks: tuple[str, ...], seeds: list[int]
+) -> Iterator[Run]:
+    """One setting on one dataset, a run a seed; `place` names it in errors."""
     flags.pop("only", None)
     named = {**where, "dataset": dataset}
     flags = {
@@ -134,15 +138,17 @@ def _run(place: str, dataset: str, where: dict, setting: str, flags: dict, seed:
     path = flags.pop("dataset", where["path"])
     kind = next((kind for kind in ("baseline", "peer") if kind in flags), "model")
     if kind == "model":
-        settings = _recipe(place, where["recipe"], {**flags, "dataset": path, "seed": seed})
+        settings = _recipe(place, where["recipe"], {**flags, "dataset": path})
     elif flags[kind] in {"baseline": METHODS, "peer": PEERS}[kind] and len(flags) == 1:
         # These train on nothing but what is in the dataset, and rank alike whichever task a study shows.
         settings, tasks = flags, ("sequential", "topn")
     else:
         raise UserError(f"{place}: {kind} {flags[kind]!r}: take one of {', '.join((*METHODS, *PEERS))} and no flags")
-    digest = hashlib.sha256(json.dumps([path, settings, tasks, kind], sort_keys=True).encode()).hexdigest()[:10]
     minutes = float(where["minutes"]) if kind == "model" else 0.1
-    return Run(f"{dataset}-{seed}-{digest}", dataset, setting, path, seed, kind, settings, tasks, minutes)
+    for seed in seeds:
+        seeded = settings | ({"seed": seed} if kind == "model" else {})
+        digest = hashlib.sha256(json.dumps([path, seeded, tasks, kind], sort_keys=True).encode()).hexdigest()[:10]
+        yield Run(f"{dataset}-{seed}-{digest}", dataset, setting, path, seed, kind, seeded, tasks, minutes)
 
 
 def _recipe(place: str, file: str, flags: dict) -> dict[str, Any]:

@@ -89,7 +89,10 @@ def test_equal_times_tell_a_file_that_was_sorted_by_item(sample):
         row["items"] = sorted(row["items"], key=lambda item: raw_ids[item - 1])
         row["timestamps"] = [0] * len(row["items"])
 
-    times = leaks(with_interactions(sample, by_item))["equal_times"]
+    audit = leaks(with_interactions(sample, by_item))
+    times = audit["equal_times"]
+    assert audit["raw_order"] == {"interactions": 1.0, "test": 1.0}
+    assert 0.4 < leaks(sample)["raw_order"]["interactions"] < 0.6
     lengths = np.array([len(items) for items in sample.interactions["items"].to_pylist()])
     assert times["ascending"] == 1.0 and times["test"] == 1.0
     assert times["interactions"] == pytest.approx(1 - len(lengths) / lengths.sum())
