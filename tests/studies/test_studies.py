@@ -91,7 +91,7 @@ def test_a_study_from_file_to_report(study, tmp_path, monkeypatch, sample_data, 
     folder = runs / model.id
     assert {path.name for path in folder.iterdir()} <= runner.KEPT | {".lock"}  # no weights
     row = pq.read_table(folder / ROW).to_pylist()[0]
-    assert json.loads(row["settings"])["model_config"] == json.dumps(json.loads(TINY_MODEL) | {"d_ff": 16})
+    assert json.loads(json.loads(row["settings"])["model_config"]) == json.loads(TINY_MODEL) | {"d_ff": 16}
     assert row["seed"] == 1 and row["fingerprint"] == sample_data.info["fingerprint"]
     ranks = pq.read_table(folder / RANKS).to_pylist()
     assert {one["user"] for one in ranks} == set(sample_data.raw_ids["user"])
