@@ -4,6 +4,7 @@
     python -m dataset_builder build --extend data/july --reviews august.jsonl --output data/august
     python -m dataset_builder import --reference FOLDER_OR_URL --domain beauty --output data/beauty
     python -m dataset_builder info data/beauty
+    python -m dataset_builder leaks data/beauty
 
 Prints a summary with every skip and its count. Errors are one line on stderr, exit code 2.
 """
@@ -11,12 +12,15 @@ Prints a summary with every skip and its count. Errors are one line on stderr, e
 import argparse
 import shlex
 import sys
+from pathlib import Path
 
+from rdrec.durable import write_json
 from rdrec.errors import UserError, exit_code
 
 from .assemble import PROTOCOLS
 from .build import build_tables
 from .columns import parse_columns
+from .leaks import format_leaks, leaks
 from .paper_import import build_tables_from_reference
 from .processes import usable_cores
 from .tables import Tables, load_tables, write_dataset
@@ -90,6 +94,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     info = commands.add_parser("info", help="summary of a built dataset")
     info.add_argument("dataset", help="folder or dataset repo id")
     info.set_defaults(run=lambda options: print(summary(load_tables(options.dataset))))
+
+    audit = commands.add_parser("leaks", help="what a built dataset gives away of its held-out interactions")
+    audit.add_argument("dataset", help="folder or dataset repo id")
+    audit.add_argument("--seed", type=int, default=0, help="of the random numberings that ids are compared with")
+    audit.add_argument("--output", type=Path, help="also write the figures to this JSON file")
+    audit.set_defaults(run=run_leaks)
     return parser.parse_args(arguments)
 
 
@@ -125,6 +135,18 @@ def run_import(options: argparse.Namespace) -> None:
         **{name: value for name in SETTINGS if (value := getattr(options, name)) is not None},
     )
     _finish(tables, options)
+
+
+def run_leaks(options: argparse.Namespace) -> None:
+    """Audit a built dataset and print what leaks."""
+    tables = load_tables(options.dataset)
+    audit = leaks(tables, options.seed)
+    if options.output:
+        write_json(
+            options.output, {"dataset": str(options.dataset), "fingerprint": tables.info["fingerprint"], **audit}
+        )
+    print(f"{tables.info['domain']}: protocol {tables.info['protocol']}, {tables.info['counts']['users']:,} test items")
+    print(format_leaks(audit))
 
 
 def _finish(tables: Tables, options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from rdrec.errors import UserError
 from rdrec.places import HOME
 
 
-BUILDER = ("build", "import", "info")
+BUILDER = ("build", "import", "info", "leaks")
 
 
 def usage(scripts: dict[str, Path]) -> str:

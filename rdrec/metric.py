@@ -21,4 +21,8 @@ def compute(name: str, **given: Any) -> dict[str, float]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with tempfile.TemporaryDirectory() as scratch:
-        return getattr(module, name.capitalize())(cache_dir=scratch).compute(**given)
+        return getattr(module, _class_of(name))(cache_dir=scratch).compute(**given)
+
+
+def _class_of(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))

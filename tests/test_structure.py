@@ -36,7 +36,7 @@ SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
 FILES = sorted(
     path for package in ("modeling_rdrec", "dataset_builder", "rdrec") for path in (ROOT / package).rglob("*.py")
 )
-PROJECT = {"modeling_rdrec", "dataset_builder", "rdrec", "tests", "benchmarks", "research", *SCRIPTS}
+PROJECT = {"modeling_rdrec", "dataset_builder", "rdrec", "tests", "benchmarks", "research", "studies", *SCRIPTS}
 
 
 def module_name(path: Path) -> str:
@@ -127,7 +127,7 @@ def test_scripts_import_no_script():
         f"{name}.py imports {other}"
         for name in SCRIPTS
         for other in imports_of(ROOT / f"{name}.py")
-        if other.split(".")[0] in {*SCRIPTS, "tests", "benchmarks", "research"}
+        if other.split(".")[0] in {*SCRIPTS, "tests", "benchmarks", "research", "studies"}
     }
     assert not found
 

@@ -131,6 +131,9 @@ class EvaluationResults(Record):
     queries: dict[str, int] = field(default_factory=dict)  # by task
     results: dict[str, dict[str, float]]  # by task and metric
     variants: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # the model asked in another way
+    beyond_accuracy: dict[str, dict[str, float]] = field(default_factory=dict)  # by task and metric
+    # By task, kind of segment and segment: "queries" and metrics.
+    segments: dict[str, dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
     fit_on: str = "train"
     reference_points: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # by task, baseline, metric
     minutes: dict[str, float] = field(default_factory=dict)  # by task

@@ -132,3 +132,14 @@ def score_items(answers: pa.Table, task: str) -> dict[str, float]:
     """HR@k, NDCG@k and MRR of `answer_items`, through `metrics/ranking`."""
     predictions, references = answers["items"].to_pylist(), answers["target"].to_pylist()
     return compute("ranking", predictions=predictions, references=references, k=CUTS[task])
+
+
+def score_beyond(answers: pa.Table, popularity: np.ndarray, data: TaskData) -> dict[str, float]:
+    """Coverage, popularity, novelty and diversity of what `answer_items` recommends, by `metrics/beyond_accuracy`."""
+    return compute(
+        "beyond_accuracy",
+        predictions=answers["items"].to_pylist(),
+        popularity=popularity.tolist(),
+        num_users=len(data.sequences),
+        texts=data.catalog_texts,
+    )

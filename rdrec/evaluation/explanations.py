@@ -1,7 +1,7 @@
 """Explanations of a split, and how they are measured: like the user's own sentence, varied, and supported.
 
     table = answer_texts(model, tokenizer, data, split="test", rows=range(100))
-    scores = score_texts(table, data, "test")
+    scores = score_texts(table, data)
 
 Beside the answer stand what the model wrote itself and what it would quote, since both are scored to choose it.
 """
@@ -27,6 +27,7 @@ TEXT_ANSWERS = pa.schema(
         ("item", pa.int64()),
         ("prediction", pa.string()),
         ("reference", pa.string()),
+        ("feature", pa.string()),
         ("source", pa.string()),
         ("beams", pa.string()),
         ("evidence", pa.string()),
@@ -43,7 +44,8 @@ def answer_texts(
     -------
     pa.Table
         `prediction` (empty where nothing is known of the item) and its `source`, the user's own sentence as
-        `reference`, and the best of the `beams` and of the `evidence` alone (null for a model without).
+        `reference` and what it is about as `feature`, and the best of the `beams` and of the `evidence` alone (null for
+        a model without).
     """
     texts = data.texts[split]
     table = tokenizer.evidence if model.config.reads_evidence else None
@@ -65,24 +67,19 @@ def answer_texts(
             answer = explained(table, one, choose(one, weight), "explanation")
             places = [choose(one, weight, source) for source in ("beams", "evidence")]
             alone = [None if place is None else one.texts[place] for place in places]
-            answers.append(
-                (question.user, question.item, answer.text or "", texts.explanation[row], answer.source, *alone)
-            )
+            true = (texts.explanation[row], texts.feature[row] or "")
+            answers.append((question.user, question.item, answer.text or "", *true, answer.source, *alone))
     return pa.table([list(column) for column in zip(*answers)] or [[]] * len(TEXT_ANSWERS), schema=TEXT_ANSWERS)
 
 
-def score_texts(
-    answers: pa.Table, data: TaskData, split: str, rows: Sequence[int], column: str = "prediction"
-) -> dict[str, float]:
+def score_texts(answers: pa.Table, data: TaskData, column: str = "prediction") -> dict[str, float]:
     """BLEU, ROUGE, features and repetition of one column of `answer_texts`, through `metrics/explanation`."""
-    features = [data.texts[split].feature[row] or "" for row in rows]
-    known = sorted({one for texts in data.texts.values() for one in texts.feature if one})
     return compute(
         "explanation",
         predictions=[text or "" for text in answers[column].to_pylist()],
         references=answers["reference"].to_pylist(),
-        features=features,
-        vocabulary=known,
+        features=answers["feature"].to_pylist(),
+        vocabulary=sorted({one for texts in data.texts.values() for one in texts.feature if one}),
     )
 
 

@@ -11,6 +11,7 @@ from .baselines import METHODS, rank_candidates, rank_sequential
 
 
 CEILING_CUTS = (1, 5, 10)
+SEGMENT_TEXT_SCORES = ("bleu-4", "rouge-l-f")  # of explanations
 
 
 def reference_points(
@@ -61,4 +62,28 @@ def format_table(
         for name, row in rows.items():
             lines.append(f"{name:<{width}}  " + "  ".join(f"{row[column]:>9.{digits}f}" for column in columns))
         blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def format_beyond(beyond: dict[str, dict[str, float]]) -> str:
+    """A line a task: coverage, popularity, novelty and diversity of what is recommended; "" where nothing was."""
+    lines = []
+    for task, scores in beyond.items():
+        lines.append("  ".join([f"{task}, what is shown:", *(f"{name} {value:.4f}" for name, value in scores.items())]))
+    return "\n".join(lines)
+
+
+def format_segments(segments: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
+    """A block a task and kind: a row a segment, with its queries and scores."""
+    blocks = []
+    for task, kinds in segments.items():
+        for kind, parts in kinds.items():
+            title = f"{task} by {kind}"
+            width = max(map(len, [title, *parts]))
+            columns = list(next(iter(parts.values())))
+            lines = [f"{title:<{width}}  " + "  ".join(f"{column:>9}" for column in columns)]
+            for label, row in parts.items():
+                cells = [f"{row[name]:>9}" if name == "queries" else f"{row[name]:>9.4f}" for name in columns]
+                lines.append(f"{label:<{width}}  " + "  ".join(cells))
+            blocks.append("\n".join(lines))
     return "\n\n".join(blocks)

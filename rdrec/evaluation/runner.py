@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -23,7 +24,8 @@ from rdrec.tasks.data import TaskData
 
 from . import answers, explanations
 from .baselines import HELD_OUT
-from .report import format_table, reference_points
+from .report import SEGMENT_TEXT_SCORES, format_beyond, format_segments, format_table, reference_points
+from .segments import by_segment, in_order, review_lengths, segments, training_counts
 from .settings import EvaluationSettings
 
 
@@ -36,6 +38,8 @@ class Found:
     variants: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     answers: dict[str, pa.Table] = field(default_factory=dict)
     minutes: dict[str, float] = field(default_factory=dict)
+    beyond: dict[str, dict[str, float]] = field(default_factory=dict)
+    segments: dict[str, dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
 
 
 class Evaluation:
@@ -90,15 +94,20 @@ class Evaluation:
             if self.accelerator.is_main_process:
                 found.answers[task] = table
                 if task == "explanation":
-                    found.results[task], found.variants[task] = self._score_texts(table, rows)
+                    found.results[task], found.variants[task] = self._score_texts(table)
                 else:
                     found.results[task] = answers.score_items(table, task)
                     found.variants[task] = {name: answers.score_items(other, task) for name, other in others.items()}
+                found.segments[task] = self._segments(task, table)
+                if task == "sequential":  # the lists of top-N are drawn, so they say little of what the model shows
+                    counts = training_counts(self.data)
+                    found.beyond[task] = answers.score_beyond(table, counts, self.data)
         if not self.accelerator.is_main_process:
             return None
         points = reference_points(self.data, self.tables, settings.split, settings.seed, settings.max_samples)
         self._write(found, points)
-        return format_table(found.results, found.variants, points)
+        tables = [format_table(found.results, found.variants, points), format_beyond(found.beyond)]
+        return "\n\n".join(filter(None, [*tables, format_segments(found.segments)]))
 
     def _variants(self, task: str) -> dict[str, dict]:
         """Other ways to ask the same model, which are reported beside its own."""
@@ -111,11 +120,11 @@ class Evaluation:
             variants["after all"] = {"after_all": True}
         return variants
 
-    def _score_texts(self, table: pa.Table, rows: range) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    def _score_texts(self, table: pa.Table) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
         """Scores of the explanations, and of what the beams or the evidence alone would have said."""
         scores = {}
         for name, column in {"model": "prediction", **explanations.variants_of(table)}.items():
-            scores[name] = explanations.score_texts(table, self.data, self.settings.split, rows, column)
+            scores[name] = explanations.score_texts(table, self.data, column)
             scores[name] |= explanations.told_truth(table, self.data, column)
             if self.settings.support:
                 scores[name]["support"] = explanations.supported(table, self.data, column)
@@ -123,6 +132,20 @@ class Evaluation:
         if scores:
             model["from_evidence"] = 100.0 * sum(one == "evidence" for one in table["source"].to_pylist()) / len(table)
         return model, scores
+
+    def _segments(self, task: str, table: pa.Table) -> dict[str, dict[str, dict[str, float]]]:
+        """The same answers by kind of query; explanations by the length of the user's own sentence."""
+        if task != "explanation":
+            users, targets = table["user"].to_pylist(), table["target"].to_pylist()
+            ranks = table["rank"].cast("float64").fill_null(float("inf")).to_numpy()
+            return by_segment(ranks, segments(self.data, self.settings.split, users, targets))
+        labels = pa.array(review_lengths(table["reference"].to_pylist()), pa.string())
+        parts = {label: table.filter(pc.equal(labels, label)) for label in in_order(labels.to_pylist())}
+        scored = {label: (part.num_rows, explanations.score_texts(part, self.data)) for label, part in parts.items()}
+        shown = {
+            label: {"queries": rows} | {n: s[n] for n in SEGMENT_TEXT_SCORES} for label, (rows, s) in scored.items()
+        }
+        return {"review": shown}
 
     def _answer(self, task: str, rows: range, **ways) -> pa.Table:
         """Answers to all rows in order; each process answers every `num_processes`-th row."""
@@ -168,6 +191,8 @@ class Evaluation:
             queries={task: table.num_rows for task, table in found.answers.items()},
             results=found.results,
             variants=found.variants,
+            beyond_accuracy=found.beyond,
+            segments=found.segments,
             fit_on=self.model.config.fit_on,
             reference_points=points,
             minutes=found.minutes,

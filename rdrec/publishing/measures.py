@@ -8,14 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from dataset_builder.leaks import held_out_texts, id_order_leak
 from dataset_builder.rationales import RATIONALE_TASKS
 from dataset_builder.tables import Tables
 from rdrec.grounding.score import THRESHOLD
-
-
-CUT = 5
 
 
 def measure(tables: Tables) -> dict[str, Any]:
@@ -36,33 +33,6 @@ def measure(tables: Tables) -> dict[str, Any]:
         "grounding": grounding(tables),
         "choices": choices(tables),
     }
-
-
-def id_order_leak(tables: Tables) -> dict[str, float]:
-    """How far the order of ids alone leads: ids that follow the last known one, as answers to the test query."""
-    flat, ends = _sequences(tables)
-    rank = flat[ends - 1] - flat[ends - 2]
-    hit = (rank >= 1) & (rank <= CUT)
-    gain = np.where(hit, 1 / np.log2(1 + np.maximum(rank, 1)), 0.0)
-    n_items = int(tables.info["counts"]["items"])
-    return {"hr@5": float(hit.mean()), "ndcg@5": float(gain.mean()), "chance": min(1.0, CUT / n_items)}
-
-
-def held_out_texts(tables: Tables) -> int:
-    """Training texts whose interaction is the validation or test item of its user."""
-    flat, ends = _sequences(tables)
-    users = tables.interactions["user"].to_numpy()
-    train = tables.rationales["train"]
-    pairs = set(zip(train["user"].to_pylist(), train["item"].to_pylist(), strict=True))
-    return sum(
-        (user, item) in pairs for back in (1, 2) for user, item in zip(users.tolist(), flat[ends - back].tolist())
-    )
-
-
-def _sequences(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
-    """All users' items end to end, and where each user's end (one past)."""
-    column = tables.interactions["items"].combine_chunks()
-    return column.flatten().to_numpy(), np.cumsum(pc.list_value_length(column).to_numpy())
 
 
 def _provenance(tables: Tables) -> pa.Table:

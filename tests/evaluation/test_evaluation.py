@@ -55,6 +55,16 @@ def test_an_evaluation_leaves_results_answers_and_a_table(arguments, tmp_path, s
             assert row["scores"] == sorted(row["scores"], reverse=True)
         hits = sum(row["rank"] is not None and row["rank"] <= 10 for row in rows) / len(rows)
         assert results["results"][task]["hr@10"] == pytest.approx(hits)
+    shown = {item for row in answers(tmp_path / "out", "sequential").to_pylist() for item in row["items"][:10]}
+    assert set(results["beyond_accuracy"]) == {"sequential"}
+    assert results["beyond_accuracy"]["sequential"]["coverage@10"] == pytest.approx(len(shown) / sample_data.num_items)
+    assert results["beyond_accuracy"]["sequential"]["diversity@10"] > 0
+    for task, kinds in {"sequential": 3, "topn": 3, "explanation": 1}.items():
+        assert len(results["segments"][task]) == kinds
+        for parts in results["segments"][task].values():
+            assert sum(part["queries"] for part in parts.values()) == 20
+    for words in ("coverage@10", "topn by item", "explanation by review"):
+        assert words in table
     texts = answers(tmp_path / "out", "explanation").to_pylist()
     assert [row["reference"] for row in texts] == sample_data.texts["test"].explanation[:20]
 

@@ -1,10 +1,11 @@
-"""The two metric modules: loaded as users load them, against the reference's figures and by hand.
+"""The metric modules: loaded as users load them, against the reference's figures and by hand.
 
 pytest tests/metrics/test_metrics.py
 """
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import evaluate
@@ -130,3 +131,56 @@ def test_explanation_of_the_reference_itself_is_perfect(explanation):
     scores = explanation.compute(predictions=[text], references=[text])
     assert scores == pytest.approx(dict.fromkeys(scores, 100.0), abs=1e-4)
     assert {"sacrebleu", "rouge1_rs", "rouge2_rs", "rougeL_rs"} < set(scores)
+
+
+@pytest.fixture(scope="module")
+def beyond():
+    return evaluate.load(str(METRICS / "beyond_accuracy"))
+
+
+def test_beyond_accuracy_by_hand(beyond):
+    scores = beyond.compute(predictions=[[1, 2, 4], [1, 3], []], popularity=[8, 2, 1, 0], num_users=8, k=2)
+    assert scores == pytest.approx({"coverage@2": 3 / 4, "popularity@2": 4.75, "novelty@2": (0 + 2 + 0 + 3) / 4})
+    # Nobody bought the fourth: it counts as bought once, which is three bits.
+    assert beyond.compute(predictions=[[4]], popularity=[8, 2, 1, 0], num_users=8)["novelty@10"] == 3.0
+
+
+def test_diversity_is_the_mean_distance_of_all_pairs(beyond):
+    """Against vectors and cosines written out, on texts with repeats, common words and none at all."""
+    texts = ["red cup cup", "red Cup", None, "blue cup of tea", "tea, strong", "", "red"]
+    lists = [[1, 2, 4], [5, 3, 4], [3, 6, 1], [7, 1]]
+    words = [t.lower().replace(",", "").split() if t else [] for t in texts]
+    idf = {w: math.log(len(texts) / sum(w in row for row in words)) for row in words for w in row}
+    vectors = [{w: row.count(w) * idf[w] for w in set(row)} for row in words]
+
+    def cosine(a, b):
+        dot = sum(a[w] * b.get(w, 0) for w in a)
+        return dot / math.sqrt(sum(v * v for v in a.values()) * sum(v * v for v in b.values()))
+
+    expected = []
+    for ids in lists:
+        kept = [vectors[i - 1] for i in ids if vectors[i - 1]]
+        pairs = [1 - cosine(a, b) for n, a in enumerate(kept) for b in kept[:n]]
+        expected += [sum(pairs) / len(pairs)] if pairs else []
+    assert len(expected) == 3  # the third list has one text
+    scores = beyond.compute(predictions=lists, popularity=[1] * 7, num_users=7, texts=texts)
+    assert scores["diversity@10"] == pytest.approx(sum(expected) / 3)
+    same = beyond.compute(predictions=[[1, 2]], popularity=[1] * 3, num_users=1, texts=["a b", "a b", "c"])
+    assert same["diversity@10"] == pytest.approx(0, abs=1e-12)
+    assert "diversity@10" not in beyond.compute(predictions=[[1]], popularity=[1], num_users=1, texts=[None])
+
+
+def test_long_answers_are_taken_in_parts(beyond, monkeypatch):
+    module = sys.modules[type(beyond).__module__]
+    settings = {"popularity": [3] * 6, "num_users": 9, "texts": ["a b", "b c", "c d", "d e", "e a", "x"]}
+    lists = [[n % 6 + 1, (n + 2) % 6 + 1, (n * n) % 6 + 1] for n in range(11)]
+    whole = beyond.compute(predictions=lists, **settings)
+    monkeypatch.setattr(module, "LISTS_AT_ONCE", 4)
+    assert beyond.compute(predictions=lists, **settings) == pytest.approx(whole)
+
+
+@pytest.mark.parametrize("change", [{"predictions": [[]]}, {"predictions": [[0]]}, {"predictions": [[3]]}, {"k": 0}])
+def test_beyond_accuracy_names_what_is_wrong(beyond, change):
+    with pytest.raises(ValueError, match="^beyond_accuracy: .*; give") as error:
+        beyond.compute(**{"predictions": [[1]], "popularity": [1, 2], "num_users": 2, **change})
+    assert "\n" not in str(error.value)
