@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from modeling_rdrec.configuration_rdrec import FITTED_ON
 from modeling_rdrec.prompts import BARE, fill
-from rdrec.metric import compute
 from rdrec.tasks.data import TaskData
+from rdrec.tasks.metric import compute
 
 from .baselines import HELD_OUT
 from .batches import batches

@@ -13,10 +13,10 @@ import pyarrow as pa
 from modeling_rdrec.explaining import SOURCES, Question, choose, explained, weigh
 from modeling_rdrec.generation_rdrec import MAX_EXPLANATION_LENGTH, MIN_EXPLANATION_LENGTH, TEXT_BEAMS
 from rdrec.grounding.score import THRESHOLD, grounding_scores
-from rdrec.metric import compute
 from rdrec.sample.build import world_from_info
 from rdrec.sample.truth import planted_truth
 from rdrec.tasks.data import TaskData
+from rdrec.tasks.metric import compute
 
 from .batches import batches
 

@@ -8,8 +8,8 @@ import torch
 
 from modeling_rdrec.explaining import SOURCES, Question, choose, weigh
 from modeling_rdrec.generation_rdrec import MAX_EXPLANATION_LENGTH, MIN_EXPLANATION_LENGTH, TEXT_BEAMS
-from rdrec.metric import compute
 from rdrec.tasks.data import Texts
+from rdrec.tasks.metric import compute
 from rdrec.tasks.mixture import VALIDATION_STREAM
 
 

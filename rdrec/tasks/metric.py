@@ -7,7 +7,7 @@ import importlib.util
 import tempfile
 from typing import Any
 
-from .places import HOME
+from rdrec.places import HOME
 
 
 def compute(name: str, **given: Any) -> dict[str, float]:
