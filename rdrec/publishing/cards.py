@@ -20,6 +20,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 from dataset_builder.datasets_builder import DOMAINS
 from dataset_builder.rationales import RATIONALE_TASKS
 from dataset_builder.tables import INFO_FILE, SCHEMAS, Tables, card_configs
+from modeling_rdrec.tokenization_rdrec import EVIDENCE_FILE
 from rdrec.checkpoints.files import CONVERSION_FILE, RECORD_FILE, RESULTS_FILES, weights_file
 from rdrec.checkpoints.records import ConversionRecord, EvaluationResults, TrainingRecord
 from rdrec.grounding.report import rate
@@ -37,7 +38,7 @@ LONGEST_TEXT = 200
 MISSING = "not measured"
 TASK_NAMES = {"sequential": "Sequential recommendation", "topn": "Top-N recommendation", "explanation": "Explanation"}
 TASK_CONFIGS = {"sequential": "interactions", "topn": "candidates", "explanation": "rationales"}
-SHOWN_METRICS = ("hr@*", "ndcg@*", "mrr", "bleu-*", "rouge-?-f")
+SHOWN_METRICS = ("hr@*", "ndcg@*", "mrr", "bleu-*", "rouge-?-f", "fmr", "usr", "support")
 # Size classes that the Hub knows for datasets: upper bound of rows, name.
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
@@ -167,6 +168,7 @@ def model_card(
         training=_training_lines(record, conversion, data_info),
         weights_sha256=digest,
         can_repeat=record is not None,
+        reads_evidence=(folder / EVIDENCE_FILE).is_file(),
         synthetic=_synthetic(data_info),
         license=stated.license,
         data_source=stated.source(data_info),
