@@ -14,6 +14,7 @@ import inspect
 import json
 import math
 import threading
+import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cached_property, wraps
 from pathlib import Path
@@ -31,6 +32,7 @@ from names import Found, Names
 SPACE_FILE = "space.json"
 FORM = '{"model": {"id": "me/rdrec-mine"}, "dataset": {"id": "me/mine-rationales"}}, each with a "revision" if you like'
 LONGEST_TITLE = 100
+TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # Unicode's marks of writing direction
 MOST_ITEMS = 50
 VOICES = ("item_attributes", "user_preference", "explanation")
 
@@ -363,5 +365,10 @@ def _linked(prefix: str, name: str) -> dict[str, str | None]:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    """One line, not too long, without characters that ring a bell or turn the text around them."""
+    kept = (" " if char.isspace() else char for char in text)
+    shown = (
+        char for char in kept if unicodedata.category(char) != "Cc" and unicodedata.bidirectional(char) not in TURNING
+    )
+    line = " ".join("".join(shown).split())
     return line if len(line) <= LONGEST_TITLE else line[: LONGEST_TITLE - 1] + "…"

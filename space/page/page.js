@@ -82,10 +82,10 @@ function showTastes() {
   $("tastes").replaceChildren(...(about.reads_users ? [user] : [...buttons, user]).map(({ name, on, to }) =>
     el("button", {
       type: "button", textContent: name, "aria-pressed": String(on),
-      onclick: async () => {
-        await change({ ...to, k: FIRST });
-        [...$("tastes").children].find((button) => button.textContent === name).focus({ preventScroll: true });
-        if (name === "Just me") $("item-words").focus();
+      onclick: () => {
+        change({ ...to, k: FIRST });
+        const again = [...$("tastes").children].find((button) => button.textContent === name);
+        (name === "Just me" ? $("item-words") : again).focus({ preventScroll: true });
       },
     })));
   $("user").hidden = !state.user;
@@ -318,11 +318,11 @@ function combobox(kind, nothing, pick) {
     try {
       answer = await ask("search", { words, kind });
     } catch (error) {
-      hint.textContent = error.message;
-      return;
+      answer = { found: [], total: 0, failed: error.message };
     }
-    if (mine !== asked || document.activeElement !== field) return;
-    const { found, total, did_you_mean: meant } = answer;
+    if (mine !== asked) return;
+    field.removeAttribute("aria-busy");
+    const { found, total, did_you_mean: meant, failed } = answer;
     const option = (text, act) => el("li", { role: "option", textContent: text, "aria-selected": "false", onclick: act });
     const options = found.map(({ id, title }) => option(title === id ? id : `${title} (${id})`, () => {
       titles.set(id, title);
@@ -335,6 +335,7 @@ function combobox(kind, nothing, pick) {
       options.push(option(`Did you mean “${meant}”?`, () => {
         field.value = meant;
         field.focus();
+        field.setAttribute("aria-busy", "true");
         search();
       }));
     }
@@ -344,11 +345,12 @@ function combobox(kind, nothing, pick) {
     field.setAttribute("aria-expanded", String(options.length > 0));
     at = -1;
     field.removeAttribute("aria-activedescendant");
-    hint.textContent = !total ? `${nothing} “${words}”.` : words && total > found.length ? `${found.length} of ${total} shown: type more to narrow it down.` : "";
+    hint.textContent = failed ?? (!total ? `${nothing} “${words}”.` : words && total > found.length ? `${found.length} of ${total} shown: type more to narrow it down.` : "");
   };
 
   field.addEventListener("input", () => {
     clearTimeout(timer);
+    field.setAttribute("aria-busy", "true");
     timer = setTimeout(search, 120);
   });
   field.addEventListener("keydown", (event) => {
@@ -364,7 +366,12 @@ function combobox(kind, nothing, pick) {
     }
   });
   field.addEventListener("click", () => list.hidden && search());
-  field.addEventListener("blur", () => { asked++; close(); });
+  field.addEventListener("blur", () => {
+    clearTimeout(timer);
+    asked++;
+    field.removeAttribute("aria-busy");
+    close();
+  });
   // A click on an option must not take the focus off the field before it counts.
   list.addEventListener("pointerdown", (event) => event.preventDefault());
 }

@@ -177,6 +177,7 @@ def test_titles_are_one_short_line(on_the_path):
     import answers
 
     assert answers._short("a\n b\u2028c") == "a b c" and answers._short("字" * 200) == "字" * 99 + "…"
+    assert answers._short("\u202etfel\x07\u2066 x\u0000") == "tfel x" and answers._short("क्\u200dष") == "क्\u200dष"
 
 
 @pytest.mark.parametrize(
