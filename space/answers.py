@@ -18,9 +18,10 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cached_property, wraps
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from datasets import load_dataset
+from datasets import concatenate_datasets, load_dataset
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoModel, AutoTokenizer
@@ -35,6 +36,7 @@ LONGEST_TITLE = 100
 TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # Unicode's marks of writing direction
 MOST_ITEMS = 50
 VOICES = ("item_attributes", "user_preference", "explanation")
+NOTHING = SimpleNamespace(text=None, source=None, support=0.0, evidence=())
 
 
 def one_at_a_time(answer: Callable) -> Callable:
@@ -209,26 +211,22 @@ class Recommender:
         -------
         list of dict
             Of each item `id`, a sentence or None for each voice (`item_attributes`, `user_preference`, `explanation`),
-            `source` and `support` of the last, and `evidence`: `text`, `about` ("item" or "user") and the whole
-            `review` it stands in, where the dataset has it.
+            `source` and `support` of the last, and `evidence`: `text`, `about` ("item" or "user") and what else its
+            review says (`also`), where the dataset has that.
         """
         self._known(user)
         self._check_items([*items, *(history or [])])
-        if not items:
-            return []
-        told = {voice: self._explained(items, history or [], user, voice) for voice in VOICES}
         made = []
-        for place, item in enumerate(items):
-            voices = {voice: told[voice][place] for voice in VOICES}
-            evidence = {(one.text, one.about): one.review for voice in VOICES for one in voices[voice]["evidence"]}
+        for item, told in zip(items, self._explained(items, history or [], user)):
+            evidence = {(one.text, one.about): one.review for voice in VOICES for one in told[voice].evidence}
             made.append(
                 {"id": item}
-                | {voice: voices[voice]["text"] for voice in VOICES}
-                | {key: voices["explanation"][key] for key in ("source", "support")}
+                | {voice: told[voice].text for voice in VOICES}
+                | {"source": told["explanation"].source, "support": told["explanation"].support}
                 | {
                     "evidence": [
-                        {"text": text, "about": about, "review": self._review(row)}
-                        for (text, about), row in evidence.items()
+                        {"text": text, "about": about, "also": self._also(review, text)}
+                        for (text, about), review in evidence.items()
                     ]
                 }
             )
@@ -266,19 +264,20 @@ class Recommender:
 
     # --- what these need ---------------------------------------------------------------------------------------------
 
-    def _explained(self, items: Sequence[str], history: Sequence[str], user: str | None, voice: str) -> list[dict]:
-        """One sentence an item in one voice, with what it rests on: the only place that calls the model's `explain`."""
-        nothing = {"text": None, "source": None, "support": None, "evidence": ()}
+    def _explained(self, items: Sequence[str], history: Sequence[str], user: str | None) -> list[dict[str, Any]]:
+        """An `Explanation` for each item and voice: the only place that calls the model's `explain`."""
+        has_evidence = getattr(self.model.config, "reads_evidence", False)
+        if not items or not (user or has_evidence):  # without evidence, only users are known
+            return [dict.fromkeys(VOICES, NOTHING) for _ in items]
+        users = {"user": [user] * len(items)} if user else {}
         if "voice" not in inspect.signature(self.model.explain).parameters:
-            # A model on the Hub brings its own code: that of earlier ones writes for known users, in one voice, and
-            # keeps no evidence.
-            if not user or voice != "explanation":
-                return [nothing] * len(items)
-            texts = self.model.explain(self.tokenizer, user=[user] * len(items), item=list(items))
-            return [nothing | {"text": text or None, "source": "beams"} for text in texts]
-        whose = {"user": [user] * len(items)} if user else {"history": [list(history)] * len(items)}
-        told = self.model.explain(self.tokenizer, item=list(items), voice=voice, return_evidence=True, **whose)
-        return [{name: getattr(one, name) for name in nothing} for one in told]
+            # A model on the Hub brings its own code, and that of earlier ones has one voice.
+            texts = self.model.explain(self.tokenizer, item=list(items), **users)
+            told = [SimpleNamespace(text=text, source="beams", support=0.0, evidence=()) for text in texts]
+            return [dict.fromkeys(VOICES, NOTHING) | {"explanation": one} for one in told]
+        histories = {"history": [list(history)] * len(items)} if has_evidence else {}
+        asked = {"item": list(items), "voice": VOICES, "return_evidence": True}
+        return self.model.explain(self.tokenizer, **asked, **users, **histories)
 
     def _whose(self, user: str | None, count: int | None = None) -> dict[str, Any]:
         """The user as `recommend` takes it: once, or `count` times for as many histories."""
@@ -313,17 +312,21 @@ class Recommender:
         return [{"id": item, "title": self.titles[item]} for item in items]
 
     @cached_property
-    def _reviews(self) -> Any:
-        """The table of reviews that evidence points into, or None for a dataset without one."""
+    def _rationales(self) -> Any:
+        """The rows of reviews that evidence points into, split after split; None for a dataset without any."""
         try:
-            return load_dataset(name="reviews", **self._tables)
+            splits = load_dataset(name="rationales", **(self._tables | {"split": None}))
         except ValueError:  # no such config
             return None
+        return concatenate_datasets([splits[name] for name in ("train", "validation", "test") if name in splits])
 
-    def _review(self, row: int | None) -> str | None:
-        if row is None or self._reviews is None:
-            return None
-        return self._reviews[int(row)]["text"]
+    def _also(self, review: int | None, text: str) -> list[str]:
+        """What a review says beside a sentence of it, as far as the dataset has it."""
+        if review is None or self._rationales is None:
+            return []
+        row = self._rationales[int(review)]
+        said = [" ".join((row[name] or "").split()) for name in ("explanation", "user_preference", "item_attributes")]
+        return [sentence for sentence in dict.fromkeys(said) if sentence and not sentence.startswith(text)]
 
     @cached_property
     def _quality(self) -> dict[str, Any] | None:

@@ -249,14 +249,15 @@ function toggle(made, open) {
 
 function showEvidence(made) {
   const { evidence, explanation, source, support } = told.get(made.dataset.item);
-  const of = (about) => evidence.filter((one) => one.about === about).map(({ text, review }) => el("blockquote", {},
+  const of = (about) => evidence.filter((one) => one.about === about).map(({ text, also }) => el("blockquote", {},
     el("p", { textContent: text }),
-    review && review !== text
-      ? el("details", {}, el("summary", { textContent: "The whole review" }), el("p", { textContent: review })) : null));
+    also.length
+      ? el("details", {}, el("summary", { textContent: "Also in that review" }), ...also.map((one) => el("p", { textContent: one })))
+      : null));
   const parts = [["Said of this item", of("item")], [state.user ? "Said of what they bought" : "Said of what you chose", of("user")]];
   const origin = !explanation ? null : el("p", { className: "hint", textContent:
     (source === "evidence" ? "The reason is a reviewer’s own sentence." : "The reason was written by the model.")
-    + (support === null ? "" : ` What reviewers said of the item supports it ${support >= 0.5 ? "well" : "weakly"} (${support.toFixed(2)} of 1).`) });
+    + (!evidence.length ? "" : ` What reviewers said of the item supports it ${support >= 0.5 ? "well" : "weakly"} (${support.toFixed(2)} of 1).`) });
   made.querySelector(".evidence").replaceChildren(
     el("h4", { textContent: "What the sentences rest on" }),
     ...(evidence.length ? [] : [el("p", { className: "hint", textContent: "No sentence of a review is kept for them." })]),

@@ -8,10 +8,11 @@ For tests of the page alone: sentences name their item, so that a test knows wha
 from typing import NamedTuple
 
 
-class Evidence(NamedTuple):
-    text: str
+class Sentence(NamedTuple):
     about: str
+    kind: str
     review: int | None
+    text: str
 
 
 class Explanation(NamedTuple):
@@ -22,25 +23,23 @@ class Explanation(NamedTuple):
 
 
 def explain(tokenizer, user=None, item=None, history=None, voice="explanation", return_evidence=False):
-    single = isinstance(item, str)
-    items = [item] if single else item
-    owners = [user or history] if single else (user or history)
-    assert len(items) == len(owners), "one user or history an item"
-    made = [_one(name, owner, voice) for name, owner in zip(items, owners)]
-    answers = made if return_evidence else [one.text for one in made]
-    return answers[0] if single else answers
+    """What `RDRecGenerationMixin.explain` gives for a list of items, several voices and `return_evidence`."""
+    assert return_evidence and not isinstance(voice, str) and not isinstance(item, str)
+    assert len(item) == len(history) and (user is None or len(user) == len(item)), "one of each for a question"
+    owners = history if user is None else user
+    return [{one: _one(name, owner, one) for one in voice} for name, owner in zip(item, owners)]
 
 
 def _one(item: str, owner, voice: str) -> Explanation:
     if not owner:  # an empty history tells no taste
         return Explanation(None, None, 0.0, ())
-    number = int(item[-3:])
     text = {
         "item_attributes": f"It offers what {item} offers.",
         "user_preference": f"You like what goes with {item}.",
         "explanation": f"I bought {item} & <b>it</b> fits.",
     }[voice]
-    evidence = [Evidence(f"A reviewer of {item} <i>said</i> so.", "item", None)]
+    evidence = Sentence("item", "explanation", 0, f"A reviewer of {item} <i>said</i> so.")
     if voice == "user_preference":
-        evidence = [Evidence("You wrote that it must last.", "user", None)]
-    return Explanation(text, "evidence" if number % 2 else "beams", 0.9 if number % 2 else 0.2, tuple(evidence))
+        evidence = Sentence("user", voice, None, "You wrote that it must last.")
+    odd = int(item[-3:]) % 2
+    return Explanation(text, "evidence" if odd else "beams", 0.9 if odd else 0.2, (evidence,))

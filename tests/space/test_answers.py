@@ -70,8 +70,9 @@ def test_what_if_an_item_were_not_in_the_history(recommender, ids):
 
 def test_three_voices_and_their_evidence(recommender, ids, monkeypatch):
     monkeypatch.setattr(recommender.model, "explain", explain, raising=False)
-    reviews = [{"text": "no"}, {"text": "A whole review."}]
-    monkeypatch.setitem(recommender.__dict__, "_reviews", reviews)
+    monkeypatch.setattr(recommender.model.config, "reads_evidence", True, raising=False)
+    row = {"explanation": "It  works.", "user_preference": None, "item_attributes": "The item is handy."}
+    monkeypatch.setitem(recommender.__dict__, "_rationales", [row])
     odd, even = sorted(recommender.items[:9], key=lambda item: int(item[-3:]) % 2, reverse=True)[::8]
     for whose in ({"history": ids}, {"user": recommender.users[3]}):
         first, second = recommender.explain([odd, even], **whose)
@@ -82,16 +83,22 @@ def test_three_voices_and_their_evidence(recommender, ids, monkeypatch):
         assert (first["source"], first["support"]) == ("evidence", 0.9)
         assert (second["source"], second["support"]) == ("beams", 0.2)
         # Said once, though two voices rest on it.
-        assert [(one["text"], one["about"], one["review"]) for one in first["evidence"]] == [
-            (f"A reviewer of {odd} <i>said</i> so.", "item", None),
-            ("You wrote that it must last.", "user", None),
+        assert first["evidence"] == [
+            {
+                "text": f"A reviewer of {odd} <i>said</i> so.",
+                "about": "item",
+                "also": ["It works.", "The item is handy."],
+            },
+            {"text": "You wrote that it must last.", "about": "user", "also": []},
         ]
-    assert recommender._review(1) == "A whole review." and recommender._review(None) is None
+    assert recommender._also(0, "It works.") == ["The item is handy."]  # not the sentence itself once more
     assert recommender.explain([odd], [])[0]["explanation"] is None and recommender.explain([], ids) == []
 
 
-def test_a_dataset_without_reviews_has_no_whole_review(recommender):
-    assert recommender._reviews is None and recommender._review(3) is None
+def test_evidence_points_into_the_rationales_split_after_split(recommender, sample_data):
+    rows = recommender._rationales
+    sizes = [len(sample_data.texts[split]) for split in ("train", "validation", "test")]
+    assert len(rows) == sum(sizes) and rows[sizes[0]]["explanation"] == sample_data.texts["validation"].explanation[0]
 
 
 def test_a_model_that_reads_users_needs_one(recommender_of, tiny_checkpoint, sample_dir):

@@ -66,8 +66,12 @@ def serve():
 @pytest.fixture(scope="module")
 def shop(recommender_of, decoder_checkpoint, sample_dir):
     made = recommender_of(decoder_checkpoint, sample_dir)
-    made.model.explain = explain
-    return made
+    return explaining(made)
+
+
+def explaining(recommender):
+    recommender.model.explain, recommender.model.config.reads_evidence = explain, True
+    return recommender
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +174,9 @@ def test_a_card_opens_with_its_evidence_and_what_ifs(visit, shop, browser, url):
     assert not card.locator(".more").is_visible()
     card.locator("h3").click()
     visit.settle()
-    assert card.locator("blockquote p").all_inner_texts() == [one["text"] for one in known["evidence"]]
+    assert card.locator("blockquote > p").all_inner_texts() == [one["text"] for one in known["evidence"]]
+    card.get_by_text("Also in that review").click()
+    assert card.locator("details p").all_inner_texts() == known["evidence"][0]["also"] != []
     where = card.locator(".evidence").inner_text()
     assert "Said of this item" in where and "Said of what you chose" in where
     assert ("a reviewer’s own sentence" in where) == (known["source"] == "evidence")
@@ -266,7 +272,7 @@ def test_an_item_that_is_not_there_is_told(visit, shop):
 @pytest.mark.parametrize("width", [1280, 390])
 def test_hostile_titles_stay_text(browser, serve, recommender_of, decoder_checkpoint, retitled, width):
     hostile = recommender_of(decoder_checkpoint, retitled(lambda number, title: HOSTILE[number % len(HOSTILE)]))
-    hostile.model.explain = explain
+    explaining(hostile)
     with Visit(browser, serve(hostile), width) as visit:
         visit.open(f"?items={','.join(hostile.items[:6])}&k=12")
         titles = [hostile.titles[item] for item in hostile.items[:6]]
