@@ -257,7 +257,7 @@ function showEvidence(made) {
   const parts = [["Said of this item", of("item")], [state.user ? "Said of what they bought" : "Said of what you chose", of("user")]];
   const origin = !explanation ? null : el("p", { className: "hint", textContent:
     (source === "evidence" ? "The reason is a reviewer’s own sentence." : "The reason was written by the model.")
-    + (!evidence.length ? "" : ` What reviewers said of the item supports it ${support >= 0.5 ? "well" : "weakly"} (${support.toFixed(2)} of 1).`) });
+    + (!evidence.length ? "" : ` Other evidence shares ${Math.round(100 * support)}% of what it says.`) });
   made.querySelector(".evidence").replaceChildren(
     el("h4", { textContent: "What the sentences rest on" }),
     ...(evidence.length ? [] : [el("p", { className: "hint", textContent: "No sentence of a review is kept for them." })]),
