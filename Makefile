@@ -1,6 +1,7 @@
 # make demo: train on the embedded sample, evaluate, recommend from a fresh process.
 # make test: the tests.  make test-fast: those that take less than a second each, in less than a minute.
 # make teacher: a small language model and its server, for distillation without a hub.  make serve-teacher: start it.
+# make space: a page in the browser over the sample's model, after `make demo` where there is none yet.
 # make release REFERENCE=FOLDER_OR_URL NAMESPACE=me: import the paper's three datasets and publish them.
 # make peers: another library's recommender, which benchmarks/peers.py measures beside ours.
 # make older-datasets: an older major version of datasets, which `make test` then reads a published dataset with, too.
@@ -17,7 +18,7 @@ export HF_HUB_OFFLINE = 1
 DOMAINS ?= beauty sports toys
 PROTOCOL ?= clean
 
-.PHONY: demo test test-fast lint teacher serve-teacher test-teacher older-datasets peers release
+.PHONY: demo space test test-fast lint teacher serve-teacher test-teacher older-datasets peers release
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement requirements.txt
@@ -58,6 +59,10 @@ release: $(VENV)/.installed
 	  HF_HUB_OFFLINE=0 $(BIN)/python push_to_hub.py --dataset data/release-$(PROTOCOL)/$$domain \
 	    --namespace $(NAMESPACE); \
 	done
+
+space: $(VENV)/.installed-dev
+	test -f runs/sample/eval_results.json || $(MAKE) demo
+	$(BIN)/python space/app.py --model runs/sample --dataset data/sample
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest

@@ -1,99 +1,101 @@
-"""The Space's page: pick a user or edit the history, see recommendations, choose one and read why.
+"""The Space: a page (`page/`) and the API behind it, over a model and its dataset.
 
-python app.py        # beside answers.py and space.json; on the Hub it is started like this
+    python space/app.py --model runs/sample --dataset data/sample     # prints the address
+    python app.py              # beside a space.json, which names both; on the Hub it is started like this
+
+Every answer of the page is an endpoint of Gradio's API, too:
+
+    Client("http://127.0.0.1:7860").predict(["B004756YJA"], api_name="/recommend")
 """
 
-import functools
-import html
-
-import gradio as gr
-
-from answers import Recommender
+import argparse
+import os
+import sys
+from pathlib import Path
 
 
-MOST_ITEMS = 50
-# A browser holds so many choices without a delay; every other user can be typed.
-LISTED_USERS = 1000
-HEADERS = ["rank", "item", "title", "score"]
+# Neither the page nor its server calls home; read when gradio is imported.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr  # noqa: E402
+from fastapi.responses import FileResponse  # noqa: E402
+from fastapi.staticfiles import StaticFiles  # noqa: E402
+
+from answers import Recommender  # noqa: E402
 
 
-def told(answer):
+HERE = Path(__file__).resolve().parent
+# The page takes everything from its own host, and whatever a title holds, no browser runs it.
+POLICY = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'"
+
+
+def space(recommender: Recommender) -> gr.Server:
+    """The page and its API; `launch()` starts it."""
+    server = gr.Server(title="RDRec", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @server.get("/")
+    def page() -> FileResponse:
+        return FileResponse(HERE / "page" / "index.html", headers={"Content-Security-Policy": POLICY})
+
+    server.mount("/page", StaticFiles(directory=HERE / "page"))
+
+    def about() -> dict:
+        """What is shown here: the model, its dataset, how good it is, and example tastes to start from."""
+        return recommender.about()
+
+    def search(words: str, kind: str = "item", k: int = 8) -> dict:
+        """Items by words of their title or by id, or users by id (kind "user"); for slips, what may be meant."""
+        return told(recommender.search, words, kind, k)
+
+    def recommend(history: list[str] | None = None, user: str | None = None, k: int = 8) -> dict:
+        """The next items after a history (ids, oldest first), or after that of a user of the dataset, best first."""
+        return told(recommender.recommend, history, user, k)
+
+    def explain(items: list[str], history: list[str] | None = None, user: str | None = None) -> list:
+        """What items offer, what this user or the owner of this history likes, and what these sentences rest on."""
+        return told(recommender.explain, items, history, user)
+
+    def without(item: str, history: list[str], user: str | None = None, k: int = 8) -> list:
+        """Where a recommended item would stand without each item of the history in turn."""
+        return told(recommender.without, item, history, user, k)
+
+    for answer in (about, search):
+        server.api(answer, name=answer.__name__, concurrency_limit=None)
+    # One id: visitors take turns at the model.
+    for answer in (recommend, explain, without):
+        server.api(answer, name=answer.__name__, concurrency_id="model", concurrency_limit=1)
+    return server
+
+
+def told(answer, *given):
     """What the visitor can mend is a message on the page; all else stays a fault in the log."""
-
-    @functools.wraps(answer)
-    def wrapped(*inputs):
-        try:
-            return answer(*inputs)
-        except ValueError as error:
-            # The page takes the message for HTML, and it may hold a title or what the visitor typed.
-            raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
-
-    return wrapped
+    try:
+        return answer(*given)
+    except ValueError as error:
+        raise gr.Error(str(error), print_exception=False) from error
 
 
-def interface(recommender: Recommender) -> gr.Blocks:
-    """The page over a recommender."""
-
-    def choices(recommended=()):
-        return gr.Dropdown(choices=[(f"{row.item}: {row.title}", row.item) for row in recommended], value=None)
-
-    @told
-    def pick(user):
-        return recommender.history(user), [], choices(), ""
-
-    @told
-    def recommend(user, history, k):
-        found = recommender.recommend(user, history, int(k))
-        rows = [[rank, row.item, row.title, round(row.score, 3)] for rank, row in enumerate(found, 1)]
-        return rows, choices(found), ""
-
-    @told
-    def explain(user, item):
-        return recommender.explain(user, item) if item else ""
-
-    first = recommender.users[0]
-    reads_users = recommender.pipeline.model.config.history == "encoder"
-    unnamed = "" if reads_users else "; none at all for a history of your own"
-    with gr.Blocks(title="RDRec") as page:
-        gr.Markdown("# RDRec\nThe next items for a user, from the whole catalog, and a sentence on each.")
-        with gr.Row():
-            with gr.Column():
-                user = gr.Dropdown(
-                    recommender.users[:LISTED_USERS],
-                    value=first,
-                    allow_custom_value=True,
-                    label="User",
-                    info=f"{len(recommender.users):,} users; type to search, or any user's id" + unnamed,
-                )
-                history = gr.Textbox(
-                    recommender.history(first),
-                    lines=8,
-                    label="History",
-                    info="One item a line, oldest first: an id, or words of a title. It is read as this user's.",
-                )
-                k = gr.Slider(1, min(MOST_ITEMS, len(recommender.items)), value=10, step=1, label="Recommendations")
-                ask = gr.Button("Recommend", variant="primary")
-            with gr.Column():
-                table = gr.Dataframe(
-                    headers=HEADERS,
-                    datatype=["number", "str", "str", "number"],
-                    type="array",
-                    column_widths=["12%", "24%", "46%", "18%"],
-                    interactive=False,
-                    wrap=True,
-                    label="Best first; the score is the log-likelihood of the item's id",
-                )
-                item = gr.Dropdown([], label="Why this one?", interactive=True)
-                reason = gr.Textbox(label="Explanation, as this user might write it", interactive=False)
-        # One id: visitors take turns at the model, whose tokenizer serves one thread at a time.
-        turn = {"concurrency_id": "model", "concurrency_limit": 1}
-        user.change(pick, user, [history, table, item, reason], api_name="pick", show_progress="hidden")
-        ask.click(
-            recommend, [user, history, k], [table, item, reason], api_name="recommend", show_progress_on=table, **turn
-        )
-        item.input(explain, [user, item], reason, api_name="explain", **turn)
-    return page
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Show a model on a page of this machine.")
+    parser.add_argument("--model", help="checkpoint: folder or repo id")
+    parser.add_argument("--dataset", help="the dataset it was trained on: folder or repo id")
+    parser.add_argument("--revision", help="branch, tag or commit of both, for repos")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    asked = parser.parse_args(argv)
+    if (asked.model is None) != (asked.dataset is None):
+        parser.error("--model and --dataset go together: give both, or neither beside a space.json")
+    try:
+        if asked.model is None:
+            recommender = Recommender.load(HERE)
+        else:
+            names = {"model": asked.model, "dataset": asked.dataset}
+            recommender = Recommender({kind: {"id": name, "revision": asked.revision} for kind, name in names.items()})
+    except (OSError, ValueError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    space(recommender).launch(server_port=asked.port)
+    return 0
 
 
 if __name__ == "__main__":
-    interface(Recommender.load(".")).launch()
+    sys.exit(main())

@@ -478,7 +478,7 @@ def space_card(repo_id: str, model_id: str, dataset_id: str) -> str:
         python_version="3.11",
         app_file="app.py",
         license="apache-2.0",
-        short_description="Recommendations, each with a sentence on it",
+        short_description="Recommendations with reasons, evidence and what-ifs",
         models=[model_id],
         datasets=[dataset_id],
         tags=["rdrec", "recommendation", "explainable-recommendation"],

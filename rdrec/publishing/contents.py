@@ -47,10 +47,10 @@ RECORDS = {
     CONVERSION_FILE: ConversionRecord,
 }
 PATH_KEYS = ("dataset", "output_dir", "model_name_or_path")
-SPACE_FILES = ("app.py", "answers.py", "requirements.txt")
+SPACE_KINDS = {".py", ".txt", ".html", ".css", ".js"}
 # What the Space needs of the repos that it reads.
 SPACE_READS = {
-    "model": {CONFIG_FILE, "pipeline_rdrec.py", "catalog.json"},
+    "model": {CONFIG_FILE, "catalog.json"},
     "dataset": {"catalog/train.parquet", "interactions/train.parquet"},
 }
 
@@ -205,7 +205,11 @@ def metric_files(name: str, namespace: str) -> Files:
 
 def space_files(model: tuple[str, str], dataset: tuple[str, str]) -> Files:
     """Files of the Space, without its card; the model and the dataset are given as repo id and revision."""
-    files: Files = {name: SPACE_DIR / name for name in SPACE_FILES}
+    files: Files = {
+        path.relative_to(SPACE_DIR).as_posix(): path
+        for path in sorted(SPACE_DIR.rglob("*"))
+        if path.is_file() and path.suffix in SPACE_KINDS
+    }
     read = {"model": model, "dataset": dataset}
     files["space.json"] = _json_bytes({kind: dict(zip(("id", "revision"), repo)) for kind, repo in read.items()})
     return files

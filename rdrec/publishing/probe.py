@@ -69,16 +69,15 @@ def rows_of_dataset(name: str, revision: str, configs: dict[str, list[str]], loc
 
 
 def recommended(folder: str) -> list:
-    """What a Space recommends and writes for the first user of its dataset, from its own files."""
+    """What a Space recommends to the first user of its dataset and says of the first item, from its own files."""
     sys.path.insert(0, folder)  # where `app.py` finds it too
     from answers import Recommender
 
     recommender = Recommender.load(folder)
     user = recommender.users[0]
-    rows = recommender.recommend(user, recommender.history(user), k=3)
-    for row in rows[:1]:
-        recommender.explain(user, row.item)
-    return rows
+    items = recommender.recommend(user=user, k=3)["items"]
+    recommender.explain([item["id"] for item in items[:1]], user=user)
+    return items
 
 
 def main(asked: dict) -> dict:

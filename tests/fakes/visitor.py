@@ -1,36 +1,45 @@
-"""A visitor of the Space: opens its page, with nothing at hand but the Space's files and the Hub.
+"""A visitor of the Space: starts what was pushed as the Hub does, and asks its page and its API.
 
     python -I tests/fakes/visitor.py FOLDER USER_RAW_ID
 
-Prints what the page answers, as JSON on the last line, for `test_space.py`.
+Prints what came back, as JSON on the last line, for `test_publishing.py`.
 """
 
 import json
+import re
+import subprocess
 import sys
 
+import httpx2
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 
 def main(folder: str, user: str) -> dict:
-    sys.path.insert(0, folder)  # as for `python app.py`
-    from app import interface
-
-    from answers import Recommender
-
-    page = interface(Recommender.load(folder))
-    page.launch(prevent_thread_lock=True, quiet=True)
-    client = Client(page.local_url, verbose=False)
-    # The page's list may not hold everybody: the id is typed.
-    history, *_ = client.predict(user, api_name="/pick")
-    table, choices, reason = client.predict(user, history, 4, api_name="/recommend")
-    made = {"history": history, "table": table, "choices": choices, "reason": reason}
-    made["explanation"] = client.predict(user, table["data"][0][1], api_name="/explain")
+    server = subprocess.Popen([sys.executable, "-u", "app.py"], cwd=folder, stdout=subprocess.PIPE, text=True)
     try:
-        client.predict(user, "<b>nothing</b>", 4, api_name="/recommend")
-    except AppError as error:
-        made["error"] = str(error)
-    page.close()
+        printed = ""
+        for line in server.stdout:
+            printed += line
+            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                break
+        else:
+            raise SystemExit(f"the Space did not start: {printed}")
+        url = found[0]
+        made = {name: httpx2.get(f"{url}/{name}").text for name in ("", "page/page.js", "page/page.css")}
+        client = Client(url, verbose=False)
+        made["about"] = client.predict(api_name="/about")
+        made["recommended"] = client.predict(user=user, k=4, api_name="/recommend")
+        item = made["recommended"]["items"][0]["id"]
+        # A session of its own: nothing needs to have been asked before.
+        made["explained"] = Client(url, verbose=False).predict([item], user=user, api_name="/explain")
+        try:
+            client.predict(["<b>nothing</b>"], api_name="/recommend")
+        except AppError as error:
+            made["error"] = str(error)
+    finally:
+        server.terminate()
+        server.wait()
     return made
 
 

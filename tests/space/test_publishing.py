@@ -1,4 +1,4 @@
-"""The Space: how it is published beside its model, what it answers, and its page as a visitor meets it."""
+"""The Space as it is published beside its model, and started from what was pushed."""
 
 import json
 import shutil
@@ -47,10 +47,11 @@ def test_a_visitor_of_the_published_space_gets_the_models_answers(
         "model rdrec/rdrec-sample",
         "space rdrec/rdrec-sample",
     ]
-    assert "6 files equal, its model and dataset loaded, 3 items recommended" in printed
+    assert "11 files equal, its model and dataset loaded, 3 items recommended" in printed
     held = hub.files(SPACE, "space")
     assert set(held) == {
-        *("README.md", "app.py", "answers.py", "requirements.txt", "space.json", "release.json", ".gitattributes")
+        *("README.md", "app.py", "answers.py", "histories.py", "names.py", "requirements.txt", "space.json"),
+        *("page/index.html", "page/page.css", "page/page.js", "release.json", ".gitattributes"),
     }
     assert json.loads(held["space.json"]) == {
         "model": {"id": "rdrec/rdrec-sample", "revision": "v1"},
@@ -63,21 +64,26 @@ def test_a_visitor_of_the_published_space_gets_the_models_answers(
     assert HfApi().space_info(SPACE).sdk == "gradio" and hub.repo(SPACE, "space").tags.keys() == {"v1"}
 
     folder = snapshot_download(SPACE, repo_type="space", local_dir=tmp_path / "visited")
-    found = ask_stranger(
-        "visitor.py", folder, tokenizer.to_raw("user", 2), folder=tmp_path, GRADIO_ANALYTICS_ENABLED="False"
-    )
+    found = ask_stranger("visitor.py", folder, tokenizer.to_raw("user", 2), folder=tmp_path)
+    for name in ("index.html", "page.js", "page.css"):
+        assert found["" if name == "index.html" else f"page/{name}"] == held[f"page/{name}"].decode()
+    assert found["about"]["model"] == {
+        "name": "rdrec/rdrec-sample",
+        "url": "https://huggingface.co/rdrec/rdrec-sample",
+    }
+    assert found["about"]["dataset"]["url"] == "https://huggingface.co/datasets/rdrec/sample-rationales"
     bought = sample_data.sequences[1].tolist()
-    best = model.recommend(tokenizer, user=2, history=bought, k=4, internal_ids=True)
-    raw = [tokenizer.to_raw("item", item) for item in best.items]
-    assert [line.split(": ")[0] for line in found["history"].splitlines()] == [
-        tokenizer.to_raw("item", item) for item in bought
-    ]
-    rows = found["table"]["data"]
-    assert [row[:2] for row in rows] == [[rank, item] for rank, item in enumerate(raw, 1)]
-    assert [row[3] for row in rows] == pytest.approx(best.scores, abs=1e-3) and all(row[2] for row in rows)
-    assert [choice[1] for choice in found["choices"]["choices"]] == raw and found["reason"] == ""
-    assert found["explanation"] == model.explain(tokenizer, user=2, item=best.items[0], internal_ids=True)
-    assert "no item has the id or title '&lt;b&gt;nothing&lt;/b&gt;'" in found["error"]
+    best = model.recommend(tokenizer, user=2, history=bought[:-1], k=4, internal_ids=True)
+    answer = found["recommended"]
+    assert [item["id"] for item in answer["history"]] == [tokenizer.to_raw("item", item) for item in bought[:-1]]
+    assert [item["id"] for item in answer["items"]] == [tokenizer.to_raw("item", item) for item in best.items]
+    assert [item["score"] for item in answer["items"]] == pytest.approx(best.scores, abs=1e-5)
+    assert answer["bought_next"]["id"] == tokenizer.to_raw("item", bought[-1]) and len(answer["counting"]) == 4
+    assert found["explained"][0]["id"] == answer["items"][0]["id"]
+    assert found["explained"][0]["explanation"] == model.explain(
+        tokenizer, user=2, item=best.items[0], internal_ids=True
+    )
+    assert "no item '<b>nothing</b>' in this catalog" in found["error"]
 
     # The same once more changes nothing; a Space alone shows what is on the Hub.
     monkeypatch.setattr(push, "verify", lambda *rest: "not again, for time's sake")
@@ -107,8 +113,8 @@ def test_a_dry_run_lists_the_space(hub, checkpoint, tiny_checkpoint, sample_dir,
     monkeypatch.setenv("HF_TOKEN", "")
     asked("--model", checkpoint, "--dataset", sample_dir, "--space", "--dry-run").run()
     printed = capsys.readouterr().out
-    assert printed.index("model rdrec/rdrec-sample: ") < printed.index("space rdrec/rdrec-sample: 6 files")
-    assert all(f"  {name}\n" in printed.split("space rdrec")[1] for name in ("app.py", "space.json", "README.md"))
+    assert printed.index("model rdrec/rdrec-sample: ") < printed.index("space rdrec/rdrec-sample: 11 files")
+    assert all(f"  {name}\n" in printed.split("space rdrec")[1] for name in ("app.py", "page/page.js", "README.md"))
     assert not hub.requests and str(tmp_path) not in printed
     published = measured(tiny_checkpoint, tmp_path / "published", sample_dir, protocol="published")
     parts = asked("--model", published, "--hub_dataset_id", "rdrec/d", "--space").parts()
@@ -155,84 +161,3 @@ def test_the_space_runs_on_what_the_tests_ran_with():
     pinned = (ROOT / "requirements.txt").read_text().splitlines()
     assert set((ROOT / "space" / "requirements.txt").read_text().splitlines()) <= set(pinned)
     assert f"gradio=={cards.GRADIO}" in (ROOT / "requirements-dev.txt").read_text().splitlines()
-
-
-# --- answers ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def answers(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "space")
-    import answers
-
-    return answers
-
-
-@pytest.fixture
-def recommender(answers, tiny_checkpoint, sample_dir):
-    settings = {"model": tiny_checkpoint, "dataset": sample_dir}
-    return answers.Recommender({kind: {"id": str(path), "revision": None} for kind, path in settings.items()})
-
-
-def test_items_are_named_by_id_or_title(recommender, model, tokenizer):
-    user = tokenizer.to_raw("user", 5)
-    known = recommender.history(user)
-    ids = [line.split(": ")[0] for line in known.splitlines()]
-    best = model.recommend(tokenizer, user=user, history=ids, k=3)
-    titles = list(recommender.titles.values())
-    item, unique = next((item, title) for item, title in recommender.titles.items() if titles.count(title) == 1)
-    for history, read in (
-        (known, ids),
-        ("\n".join(ids), ids),
-        (f" {unique.upper()}\n\n", [item]),
-        ("", []),
-    ):
-        expected = model.recommend(tokenizer, user=user, history=read, k=3)
-        found = recommender.recommend(user, history, k=3)
-        assert [row.item for row in found] == expected.items
-        assert [row.score for row in found] == pytest.approx(expected.scores)
-    assert recommender.explain(user, best.items[0]) == model.explain(tokenizer, user=user, item=best.items[0])
-
-
-def test_a_visitor_who_is_no_user_gets_what_a_history_alone_gives(recommender, model, tokenizer, monkeypatch):
-    items = [tokenizer.to_raw("item", number) for number in (3, 1)]
-    for nobody in (None, "", " "):
-        assert recommender.history(nobody) == ""
-        with pytest.raises(ValueError, match="^choose a user: this model reads whose history it is$"):
-            recommender.recommend(nobody, "\n".join(items))
-        with pytest.raises(ValueError, match="^choose a user: an explanation is written for one$"):
-            recommender.explain(nobody, items[0])
-    for one in (model, recommender.pipeline.model):
-        monkeypatch.setattr(one.config, "history", "decoder")
-    wanted = model.recommend(tokenizer, history=items, k=3)
-    found = recommender.recommend(None, "\n".join(items), k=3)
-    assert [row.item for row in found] == wanted.items
-    assert [row.score for row in found] == pytest.approx(wanted.scores)
-
-
-def test_what_a_visitor_can_mend_is_one_line(recommender):
-    known, word = recommender.users[0], next(iter(recommender.titles.values())).split()[0]
-    for user, history, message in (
-        ("nobody", "", "unknown user 'nobody'"),
-        ("0", "", "unknown user '0'"),
-        ("5", "", "unknown user '5'"),
-        (known, "no such thing", "no item has the id or title 'no such thing'"),
-        (known, word, rf"\d+ titles hold '{word}': give the id of one: B0SAMPL\d+: {word}.*; .* …$"),
-    ):
-        with pytest.raises(ValueError, match=message) as refusal:
-            recommender.recommend(user, history)
-        assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.slow
-def test_another_dataset_than_the_models_is_named(answers, tiny_checkpoint, tmp_path):
-    from rdrec.sample.build import build_sample
-
-    other = build_sample(tmp_path / "other", seed=1)
-    settings = {"model": tiny_checkpoint, "dataset": other}
-    with pytest.raises(ValueError, match="have other users or items: name the dataset that the model was trained on"):
-        answers.Recommender({kind: {"id": str(path), "revision": None} for kind, path in settings.items()})
-
-
-def test_titles_are_one_short_line(answers):
-    assert answers._short("a\n b\u2028c") == "a b c" and answers._short("字" * 200) == "字" * 99 + "…"
