@@ -67,7 +67,7 @@ def test_a_run_leaves_a_model_that_recommends_by_history_alone(recipe, tmp_path,
     figures = [entry["ndcg@10"] for entry in record.validation]
     assert record.best_metric >= AS_GOOD * max(figures) and record.best_metric in figures
     chosen, plain = (sum(record.explanation[name].values()) for name in ("with", "without"))
-    assert chosen >= plain > 0
+    assert chosen >= plain >= 0 < chosen  # what an untrained model writes is like nothing
     assert record.prior == {"weight": 0.5, "offset": 0.1}
     assert {"catalog.json", "catalog_transitions.npy", "catalog_pieces.npy", "catalog_evidence.npz"} <= {
         path.name for path in run.iterdir()
