@@ -247,15 +247,6 @@ def prompt(table: EvidenceTable, wording: str, known: Known, user: int | None, i
     return f"{fill(wording, user, [] if item is None else [item])} : {said}"
 
 
-def support_of(sentence: np.ndarray, others: Sequence[np.ndarray], weights: np.ndarray) -> float:
-    """The share of what a sentence says that others say too, from 0 to 1; pieces count by what they tell."""
-    total = float(weights[sentence].sum())
-    if total == 0 or not len(others):
-        return 0.0
-    said = np.isin(sentence, np.concatenate(others))
-    return float(weights[sentence[said]].sum()) / total
-
-
 def distinct_pieces(tokenizer, texts: Sequence[str]) -> list[np.ndarray]:
     """The pieces of each text in lower case, each once, without those that are unknown: int64 `[pieces]` each."""
     encoded = tokenizer([text.lower() for text in texts], add_special_tokens=False)["input_ids"] if texts else []
@@ -275,4 +266,4 @@ def _order(said: Sequence[np.ndarray], profile: np.ndarray, weights: np.ndarray)
     return len(said) - 1 - np.argsort(-np.array(shared[::-1]), kind="stable")
 
 
-__all__ = ["Explanation", "EvidenceTable", "Sentence", "VOICES", "prompt", "retrieve", "support_of"]
+__all__ = ["Explanation", "EvidenceTable", "Sentence", "VOICES", "prompt", "retrieve"]

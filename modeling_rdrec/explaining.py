@@ -24,7 +24,6 @@ from .evidence import (
     distinct_pieces,
     prompt,
     retrieve,
-    support_of,
 )
 from .prompts import BARE, fill
 from .search import score_sentences, write
@@ -87,11 +86,16 @@ def weigh(
                     one[0].append(text.strip())
                     one[1].append(-1)
                     one[2].append(score)
+        if table is not None:
+            # What is written is read in one go; the pieces of reviews' sentences are known.
+            written = [text for one in found for text, row in zip(*one[:2]) if row < 0]
+            new = iter(distinct_pieces(tokenizer, written))
         for place, (sentences, rows, scores) in zip(places, found):
             support, match = np.zeros(len(sentences)), np.zeros(len(sentences))
             if table is not None:
-                support = _shares(table, tokenizer, sentences, rows, known[place].item)
-                match = _shares(table, tokenizer, sentences, rows, known[place].user)
+                pieces = [next(new) if row < 0 else table.pieces(tokenizer, [row])[0] for row in rows]
+                support = _shares(table, tokenizer, pieces, rows, known[place].item)
+                match = _shares(table, tokenizer, pieces, rows, known[place].user)
             answers[place] = Candidates(sentences, rows, np.array(scores), support, match, known[place])
     return answers
 
@@ -115,12 +119,17 @@ def _shares(table, tokenizer, sentences, rows, evidence: np.ndarray) -> np.ndarr
     """The share of what each sentence says that evidence says too: for a review's sentence, that of other reviews."""
     weights, said = table.weights(tokenizer), table.pieces(tokenizer, evidence)
     reviews = table.rows["review"][evidence]
-    shares = []
-    for row, pieces in zip(rows, distinct_pieces(tokenizer, sentences)):
-        review = table.rows["review"][row] if row >= 0 else None
-        others = [one for one, other in zip(said, reviews) if other != review]
-        shares.append(support_of(pieces, others, weights))
-    return np.array(shares)
+    nothing = np.zeros(0, dtype=np.int64)
+    counts = np.bincount(np.concatenate([nothing, *said]), minlength=len(weights))
+    shares = np.zeros(len(rows))
+    for place, (row, pieces) in enumerate(zip(rows, sentences)):
+        total, others = float(weights[pieces].sum()), counts[pieces]
+        if row >= 0:
+            own = [said[one] for one in np.flatnonzero(reviews == table.rows["review"][row])]
+            others = others - np.bincount(np.concatenate([nothing, *own]), minlength=len(weights))[pieces]
+        if total > 0:
+            shares[place] = float(weights[pieces[others > 0]].sum()) / total
+    return shares
 
 
 def choose(found: Candidates, weight: float, source: str | None = None) -> int | None:

@@ -370,20 +370,21 @@ def score_sentences(model, decoder: TreeDecoder, sentences: list[list[list[int]]
     All sentences of a prompt are read at once, as branches below one start token.
     """
     width = 1 + max(sum(len(one) - 1 for one in row) for row in sentences)
-    tokens = torch.full((len(sentences), width), model.config.decoder_start_token_id)
-    parents = torch.zeros(len(sentences), width, dtype=torch.long)
+    tokens = np.full((len(sentences), width), model.config.decoder_start_token_id)
+    parents = np.zeros((len(sentences), width), dtype=np.int64)
     rows, slots, following, ends = [], [], [], []
     for row, candidates in enumerate(sentences):
         free = 1
         for sentence in candidates:
-            places = [0, *range(free, free + len(sentence) - 1)]
-            free += len(sentence) - 1
-            tokens[row, places[1:]] = torch.tensor(sentence[:-1], dtype=torch.long)
-            parents[row, places[1:]] = torch.tensor(places[:-1], dtype=torch.long)
+            end = free + len(sentence) - 1
+            places = [0, *range(free, end)]
+            tokens[row, free:end], parents[row, free:end] = sentence[:-1], places[:-1]
             rows += [row] * len(sentence)
             slots += places
             following += sentence
             ends.append(len(rows))
+            free = end
+    tokens, parents = torch.from_numpy(tokens), torch.from_numpy(parents)
     head = Head(model)
     hidden = decoder.extend(tokens.to(decoder.device), parents.to(decoder.device))[rows, slots]
     logits = head.pair_logits(hidden, torch.tensor(following, device=decoder.device)) - head.normalizers(hidden)

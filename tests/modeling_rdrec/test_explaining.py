@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from modeling_rdrec.configuration_rdrec import TASKS
-from modeling_rdrec.evidence import KINDS, EvidenceTable, Explanation, distinct_pieces, prompt, retrieve, support_of
+from modeling_rdrec.evidence import KINDS, EvidenceTable, Explanation, distinct_pieces, prompt, retrieve
 from modeling_rdrec.explaining import SOURCES as SOURCES_OF_TEXT
 from modeling_rdrec.explaining import Candidates, Question, choose, weigh
 from modeling_rdrec.prompts import BARE
@@ -114,12 +114,25 @@ def test_a_review_cannot_name_an_item_of_ours(tokenizer):
     assert max(tokenizer(asked)["whole_word_ids"]) == 2  # the user and the item that are asked about
 
 
-def test_support_is_what_others_say_too():
-    weights = np.array([0.0, 1.0, 1.0, 2.0])
-    sentence = np.array([0, 1, 3])
-    assert support_of(sentence, [np.array([0, 1])], weights) == pytest.approx(1 / 3)
-    assert support_of(sentence, [np.array([1]), np.array([3])], weights) == 1
-    assert support_of(sentence, [], weights) == support_of(np.array([0]), [np.array([0])], weights) == 0
+def test_support_is_what_others_say_too(reader):
+    model, tokenizer = reader
+    tokenizer.evidence = EvidenceTable.build(
+        [
+            (1, 5, 0, "explanation", "the lid is tight"),
+            (1, 5, 0, "item_attributes", "a tight lid"),
+            (2, 5, 1, "explanation", "the lid is heavy"),
+            (3, 6, 2, "user_preference", "something heavy"),
+        ]
+    )
+    (found,) = weigh(model, tokenizer, [Question(3, 5)], "explanation", ["evidence"], 7, 10, 21)
+    by_text = dict(zip(found.texts, zip(found.support, found.match)))
+    # "tight" is said by its own review alone, "lid" by the other one too; "heavy" by nobody else, but by the user.
+    tight, heavy = by_text["the lid is tight"], by_text["the lid is heavy"]
+    assert 0 < tight[0] < 1 and tight[1] == 0
+    assert 0 < heavy[0] < 1 and 0 < heavy[1] < 1
+    weights, ((the_lid, _),) = tokenizer.evidence.weights(tokenizer), [distinct_pieces(tokenizer, ["the lid is", "x"])]
+    said = distinct_pieces(tokenizer, ["the lid is tight"])[0]
+    assert tight[0] == pytest.approx(weights[the_lid].sum() / weights[said].sum())
 
 
 def test_sentences_are_scored_as_the_model_would_have_written_them(model, tokenizer):
