@@ -94,7 +94,7 @@ def test_what_does_not_belong_together_is_refused_before_anything_is_sent(hub, r
         ("--model", tmp_path / "none"): "--model .*none: no such folder",
         ("--dataset", tmp_path / "none"): "--dataset .*none: no such folder: build it",
         ("--dataset", run_dir): "not a built dataset",
-        ("--metrics", "bleu"): "--metrics bleu: unknown, take some of explanation, ranking",
+        ("--metrics", "bleu"): "--metrics bleu: unknown, take some of beyond_accuracy, explanation, ranking",
         ("--dataset", sample_dir, "--tag", "v 1"): "--tag 'v 1': no name for a branch or tag",
         ("--dataset", sample_dir, "--revision", "a..b"): "--revision 'a..b': no name for a branch or tag",
         ("--dataset", sample_dir, "--hub_dataset_id", "a b/c"): "'a b/c' is no repo id",

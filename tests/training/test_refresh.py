@@ -58,7 +58,7 @@ def test_tables_grow_and_known_rows_stay(recipe, months, tmp_path, capsys):
     settings = warm(recipe, run, months[1], output_dir=str(tmp_path / "next"))
     model, grown = make_model(settings, data)
     rates = [[group["lr"] for group in parameter_groups(*of)] for of in ((model, settings), (saved, recipe()))]
-    assert len(rates[0]) == 3 and rates[0] == rates[1]  # it goes on as it began
+    assert len(rates[0]) == 4 and rates[0] == rates[1]  # it goes on as it began
     note = f"{months[1]} extends the catalog of {run} by 6 users and 3 items; items without a text that the "
     told = capsys.readouterr().out
     assert told.startswith(note) and told.endswith("the known items: 1\n")
