@@ -51,7 +51,7 @@ def fit(name: str, settings: dict, dataset, seed: int, threads: int) -> Score:
         model = CosineRecommender(**settings, num_threads=threads)
         model.fit(matrix, show_progress=False)
         return lambda histories: (histories @ model.similarity).toarray()
-    model = AlternatingLeastSquares(**settings, random_state=seed, num_threads=threads, use_gpu=False)
+    model = AlternatingLeastSquares(**settings, random_state=seed, num_threads=threads)
     model.fit(matrix, show_progress=False)
 
     def score(histories: csr_matrix) -> np.ndarray:
