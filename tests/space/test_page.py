@@ -396,7 +396,8 @@ def test_a_model_of_the_papers_kind_answers_for_users(browser, serve, recommende
         assert visit.all("#tastes button") == ["A user of the data"]
         user, wanted = paper.users[0], paper.recommend(user=paper.users[0])
         assert visit.cards() == [one["id"] for one in wanted["items"]]
-        assert visit.all("#cards dd")[0] == paper.model.explain(paper.tokenizer, user, wanted["items"][0]["id"])
+        # What it offers and what the user likes stand before why the two go together.
+        assert visit.all("#cards dd")[2] == paper.model.explain(paper.tokenizer, user, wanted["items"][0]["id"])
         visit.page.get_by_role("button", name="Remove").first.click()
         visit.settle()
         shorter = [one["id"] for one in wanted["history"][1:]]
