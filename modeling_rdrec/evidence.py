@@ -1,7 +1,7 @@
 """Evidence: what training reviews say of items and users, as a table that travels with a checkpoint.
 
     evidence = tokenizer.evidence                              # None where a checkpoint has none
-    found = evidence.of_item(34, without=812)                  # rows of the table: what others' reviews say of an item
+    found = evidence.of("item", [34], OF_ITEM, without=812)    # rows of the table: what others' reviews say of an item
     evidence.texts(found)
 
 An explanation is to rest on what is known. What is known of an item are sentences of its reviews (the rationale's

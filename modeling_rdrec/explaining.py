@@ -25,6 +25,7 @@ from .evidence import (
     prompt,
     retrieve,
 )
+from .fast_linear import fast_linear
 from .prompts import BARE, fill
 from .search import score_sentences, write
 from .tree_decoder import TreeDecoder
@@ -74,29 +75,32 @@ def weigh(
         known = [retrieve(table, tokenizer, voice, *one) for one in questions]
         texts = [prompt(table, bare, what, one.user, one.item) for what, one in zip(known, questions)]
     answers: list[Candidates | None] = [None] * len(questions)
-    for places, states, mask in model.encoded_prompts(tokenizer, voice, texts):
-        found = [([], [], []) for _ in places]  # texts, rows, log-probabilities
-        if table is not None and "evidence" in sources:
-            _add_evidence(model, tokenizer, table, [known[place] for place in places], states, mask, max_length, found)
-        if "beams" in sources:
-            decoder = TreeDecoder(model, states, mask, max_length)
-            for one, beams in zip(found, write(model, decoder, num_beams, min_length, max_length)):
-                written = tokenizer.batch_decode([tokens for tokens, _ in beams], skip_special_tokens=True)
-                for text, (_, score) in zip(written, beams):
-                    one[0].append(text.strip())
-                    one[1].append(-1)
-                    one[2].append(score)
-        if table is not None:
-            # What is written is read in one go; the pieces of reviews' sentences are known.
-            written = [text for one in found for text, row in zip(*one[:2]) if row < 0]
-            new = iter(distinct_pieces(tokenizer, written))
-        for place, (sentences, rows, scores) in zip(places, found):
-            support, match = np.zeros(len(sentences)), np.zeros(len(sentences))
+    with fast_linear():
+        for places, states, mask in model.encoded_prompts(tokenizer, voice, texts):
+            found = [([], [], []) for _ in places]  # texts, rows, log-probabilities
+            if table is not None and "evidence" in sources:
+                _add_evidence(
+                    model, tokenizer, table, [known[place] for place in places], states, mask, max_length, found
+                )
+            if "beams" in sources:
+                decoder = TreeDecoder(model, states, mask, max_length)
+                for one, beams in zip(found, write(model, decoder, num_beams, min_length, max_length)):
+                    written = tokenizer.batch_decode([tokens for tokens, _ in beams], skip_special_tokens=True)
+                    for text, (_, score) in zip(written, beams):
+                        one[0].append(text.strip())
+                        one[1].append(-1)
+                        one[2].append(score)
             if table is not None:
-                pieces = [next(new) if row < 0 else table.pieces(tokenizer, [row])[0] for row in rows]
-                support = _shares(table, tokenizer, pieces, rows, known[place].item)
-                match = _shares(table, tokenizer, pieces, rows, known[place].user)
-            answers[place] = Candidates(sentences, rows, np.array(scores), support, match, known[place])
+                # What is written is read in one go; the pieces of reviews' sentences are known.
+                written = [text for one in found for text, row in zip(*one[:2]) if row < 0]
+                new = iter(distinct_pieces(tokenizer, written))
+            for place, (sentences, rows, scores) in zip(places, found):
+                support, match = np.zeros(len(sentences)), np.zeros(len(sentences))
+                if table is not None:
+                    pieces = [next(new) if row < 0 else table.pieces(tokenizer, [row])[0] for row in rows]
+                    support = _shares(table, tokenizer, pieces, rows, known[place].item)
+                    match = _shares(table, tokenizer, pieces, rows, known[place].user)
+                answers[place] = Candidates(sentences, rows, np.array(scores), support, match, known[place])
     return answers
 
 
