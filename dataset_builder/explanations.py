@@ -258,9 +258,13 @@ def pick(text: str, features: Mapping[str, float]) -> Explanation | None:
         words = _words(sentence.lower().replace("\u2019", "'"))
         if not 2 <= len(words) <= LONGEST:
             continue
+        names_none, has_opinion = features.keys().isdisjoint(words), not OPINIONS.isdisjoint(words)
+        if best is not None and best[0][0] > (0 if names_none else 1 + has_opinion):
+            continue  # no sentence of its kind is better: most end here
         tier, score, feature = 0, float(len(words)), ""
-        if named := [i for i, word in enumerate(words) if word in features]:
-            opinions = [i for i, word in enumerate(words) if word in OPINIONS]
+        if not names_none:
+            named = [i for i, word in enumerate(words) if word in features]
+            opinions = [i for i, word in enumerate(words) if word in OPINIONS] if has_opinion else []
             tier, score = 1, -math.inf
             for i in named:
                 gap = NEAR + 1  # or more
