@@ -7,6 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+
+# The same few examples each time. No limits in seconds of the wall: on a busy machine they measure others' work; where
+# a result must come soon, the test counts the process's own.
+few = settings(
+    derandomize=True,
+    database=None,
+    max_examples=25,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 class Mine:
