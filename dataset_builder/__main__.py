@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from rdrec.durable import write_json
-from rdrec.errors import UserError, exit_code
+from rdrec.errors import UserError, exit_code, printable
 
 from .assemble import PROTOCOLS
 from .build import build_tables
@@ -54,7 +54,7 @@ def summary(tables: Tables) -> str:
     for reason, count in info["skipped"].items():
         lines.append(f"  {reason.replace('_', ' ')}: {count:,}")
     lines.append(f"  fingerprint {info['fingerprint'][:16]}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

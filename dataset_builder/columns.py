@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rdrec.errors import DatasetError
+from rdrec.errors import DatasetError, printable
 
 from .fields import time_of
 
@@ -213,7 +213,7 @@ def shown(columns: Sequence[str]) -> str:
 def told(chosen: Chosen) -> str:
     """What was chosen of a reviews file, on one line, for the user to check."""
     read = [f"{role}={' or else '.join(names)}" for role, names in chosen.items()]
-    return ", ".join(read if "text" in chosen else [*read, "no text"])
+    return printable(", ".join(read if "text" in chosen else [*read, "no text"]))
 
 
 def _plain(name: str) -> str:

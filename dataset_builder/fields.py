@@ -62,7 +62,10 @@ def id_of(value: Any) -> str:
     if value is None or isinstance(value, bool | np.bool_):
         return ""
     if isinstance(value, Integral):
-        return str(int(value))
+        try:
+            return str(int(value))
+        except ValueError:  # Python writes no number of more than 4,300 digits
+            raise DatasetError("an id is a number of more than 4,300 digits; write ids as text") from None
     if isinstance(value, Decimal) and value.is_finite():  # a database's number, exact at any length
         return whole_number(f"{value:f}")
     if not isinstance(value, Real) or not math.isfinite(value):
@@ -90,7 +93,10 @@ def respelled(ids: list[str]) -> dict[str, str]:
 def text_of(value: Any) -> tuple[str, bool]:
     """A text without the blanks around it, and whether letters in it could not be read (U+FFFD stands for each)."""
     if not isinstance(value, str):
-        return "" if value is None or value != value else str(value), False
+        try:
+            return "" if value is None or value != value else str(value), False
+        except (ValueError, RecursionError):  # a number of more than 4,300 digits; lists within lists within lists
+            return "", False
     value = value.strip()
     if value.isascii():
         return value, False

@@ -125,6 +125,8 @@ def _integer_lines(path: Path) -> Iterator[tuple[str, list[int]]]:
             raise DatasetError(f"{place}: not all integers; a line is `user item item …`") from None
         if min(numbers) < 1:
             raise DatasetError(f"{place}: id {min(numbers)}; ids start at 1")
+        if max(numbers) >= 2**63:
+            raise DatasetError(f"{place}: an id of {len(str(max(numbers)))} digits; ids are below 2^63")
         yield place, numbers
 
 
@@ -152,7 +154,7 @@ def _read_json(path: Path) -> Any:
     with open_text(path) as stream:
         try:
             return json.load(stream)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DatasetError(f"{path}: not JSON ({error}); get the file again") from error
 
 

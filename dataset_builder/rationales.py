@@ -8,7 +8,6 @@ score) and `H_choice` (what the audit's policy did). A half that was cut at the 
 
 import hashlib
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 
 from rdrec.errors import DatasetError
 
-from .fields import id_of, text_of
+from .fields import id_of, number_of, text_of
 from .files import existing_file, numbered_lines
 from .reviews import Review
 
@@ -166,7 +165,7 @@ def _json_rows(path: str | Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for place, line in numbered_lines(path):
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DatasetError(f"{place}: not JSON ({error}); mend or delete the line") from error
         if not isinstance(row, dict):
             raise DatasetError(f"{place}: not a JSON object; mend or delete the line")
@@ -194,5 +193,4 @@ def _sentence(value: Any) -> str | None:
 
 
 def _score(value: Any) -> float | None:
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if usable else None
+    return None if isinstance(value, str | bool) else number_of(value)

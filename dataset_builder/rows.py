@@ -39,7 +39,7 @@ SAMPLE_ROWS = 1000  # of a file whose rows name their own columns
 _SAMPLE = 1 << 20  # characters that the separator is told from
 _CHUNK = 1 << 16
 _BETWEEN = re.compile(r"[\s,]*")  # values of an array
-_LONGEST = 1 << 26  # characters of one object of a JSON array
+_LONGEST = 1 << 26  # characters of one line of JSON, or of one object of a JSON array
 _BATCH = 10_000  # rows of Parquet in memory
 # MovieLens' older files have two colons; the csv module takes one character, so they are read as one that no text has.
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "pipes", "::": "double colons"}
@@ -114,7 +114,7 @@ def _of_dicts(rows: Iterator[Row], mend: str) -> Table:
 
 def _lines(stream: TextIO) -> Iterator[Row]:
     """A dict for each line, as JSON or as Python writes it."""
-    for line in stream:
+    for line in _bounded(stream):
         if not line.strip():
             yield "blank_row"
             continue
@@ -123,6 +123,11 @@ def _lines(stream: TextIO) -> Iterator[Row]:
         except (ValueError, RecursionError):
             row = literal(line.strip()) if line.lstrip().startswith("{") else None
         yield row if isinstance(row, dict) else "malformed_row"
+
+
+def _bounded(stream: TextIO) -> Iterator[str]:
+    """The lines of a stream; one that never ends, as a small archive can hold, comes in parts, which are no rows."""
+    return iter(lambda: stream.readline(_LONGEST), "")
 
 
 def literal(text: str) -> Any:
@@ -152,7 +157,7 @@ def _json_values(stream: TextIO, path: str | Path) -> Iterator[Row]:
         if place < len(text):
             try:
                 row, place = decode(text, place)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 reason = getattr(error, "msg", "nested too deeply")
             else:
                 number += 1

@@ -305,7 +305,9 @@ def _read_info(path: str | Path, where: str) -> dict[str, Any]:
     try:
         info = json.loads(Path(path).read_text(encoding="utf-8"))
         found = info["format"]
-    except (ValueError, KeyError, TypeError) as error:
+        if found == FORMAT:
+            [int(info["counts"]["rationales"][split]) for split in SPLITS["rationales"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(f"{where}: {INFO_FILE} is damaged ({error}); build the dataset again") from error
     if found != FORMAT:
         raise DatasetError(f"{where}: format {found}, this version reads {FORMAT}; build the dataset again")

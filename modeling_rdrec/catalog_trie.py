@@ -61,7 +61,9 @@ class CatalogTrie:
             self.items = self.item[self.end.long()]  # not 1..n: found by bisection
         self.longest, level_ends = 1, 1
         while level_ends < self.num_nodes:  # the first child of a level's first node is the end of that level
-            level_ends = int(self.first_child[level_ends])
+            before, level_ends = level_ends, int(self.first_child[level_ends])
+            if level_ends <= before:
+                raise ValueError(f"node {before} has children before it")
             self.longest += 1
         self._vocabularies: dict[int | None, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -169,11 +171,14 @@ class CatalogTrie:
         """
         try:
             arrays = np.load(path, mmap_mode="c", allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        except Exception as error:  # a damaged header can fail in any way
             raise ValueError(f"{path}: no catalog trie ({error}): delete it, it is built anew without it") from error
         if arrays.dtype != np.int32 or arrays.ndim != 2 or arrays.shape[0] != 5 or arrays.shape[1] < 3:
             raise ValueError(f"{path}: no catalog trie ({arrays.dtype} {arrays.shape}): delete it, it is built anew")
-        return cls(arrays)
+        try:
+            return cls(arrays)
+        except (ValueError, IndexError) as error:
+            raise ValueError(f"{path}: a damaged catalog trie ({error}): delete it, it is built anew") from error
 
     # --- what decoding asks ------------------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -81,11 +80,10 @@ class EvidenceTable:
         self._pieces: dict[int, np.ndarray] = {}
         self._weights: np.ndarray | None = None
         self._usual_content: float | None = None
-        self._order, self._first = {}, {}
+        self._order, self._sorted = {}, {}
         for name in ("user", "item"):
             self._order[name] = np.argsort(rows[name], kind="stable")
-            ordered = rows[name][self._order[name]]
-            self._first[name] = np.searchsorted(ordered, np.arange(int(ordered.max(initial=0)) + 2))
+            self._sorted[name] = rows[name][self._order[name]]
 
     @classmethod
     def build(cls, sentences: Sequence[tuple[int, int, int, str, str]]) -> "EvidenceTable":
@@ -121,8 +119,9 @@ class EvidenceTable:
         without : int, optional
             The review that nothing may be taken from.
         """
-        order, first = self._order[about], self._first[about]
-        rows = [order[first[one] : first[one + 1]] for one in ids if 0 < one < len(first) - 1]
+        order, ids = self._order[about], np.array([one for one in ids if one > 0], dtype=np.int64)
+        starts, ends = (np.searchsorted(self._sorted[about], ids, side=side) for side in ("left", "right"))
+        rows = [order[start:end] for start, end in zip(starts, ends)]
         rows = np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *rows]))
         rows = rows[np.isin(self.rows["kind"][rows], [KINDS.index(kind) for kind in kinds])]
         if without is not None:
@@ -189,12 +188,18 @@ class EvidenceTable:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 rows, content = stored["rows"], stored["content"]
-        except (ValueError, EOFError, KeyError, OSError, BadZipFile) as error:
+            if rows.dtype != SENTENCE or rows.ndim != 1 or content.dtype != np.uint8 or content.ndim != 1:
+                raise ValueError(f"{rows.dtype} {rows.shape}, {content.dtype} {content.shape}")
+            # Sentences follow each other, and none begins or ends within a letter.
+            ends = rows["end"]
+            begins_in_letter = (content[ends[(ends >= 0) & (ends < len(content))]] & 0xC0) == 0x80
+            if (np.diff(np.concatenate([[0], ends, [len(content)]])) < 0).any() or begins_in_letter.any():
+                raise ValueError("its sentences overlap")
+            if (rows["kind"] >= len(KINDS)).any():
+                raise ValueError("a kind of sentence that is none")
+            content.tobytes().decode("utf-8")
+        except Exception as error:  # a damaged archive can fail in any way
             raise ValueError(f"{path}: no table of evidence ({error}): get it anew") from error
-        ends = rows["end"] if rows.dtype == SENTENCE else np.array([-1])
-        cuts = np.concatenate([[0], ends, [len(content)]])
-        if content.dtype != np.uint8 or (np.diff(cuts) < 0).any():
-            raise ValueError(f"{path}: no table of evidence ({rows.dtype} {rows.shape}): get it anew")
         return cls(rows, content)
 
 

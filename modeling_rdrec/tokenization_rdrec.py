@@ -82,10 +82,9 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         self._transitions_file = transitions_file
         self._evidence: EvidenceTable | None = None
         self._evidence_file = evidence_file
-        self.item_pieces = None if pieces_file is None else np.load(pieces_file, allow_pickle=False)
+        self.item_pieces = None if pieces_file is None else _pieces_of(pieces_file)
         if catalog_file is not None:
-            with open(catalog_file, encoding="utf-8") as file:
-                self.set_catalog(**json.load(file))
+            self.set_catalog(**_catalog_of(catalog_file))
             self._trie_file = trie_file
 
     @classmethod
@@ -187,7 +186,7 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
     def transitions(self) -> Transitions | None:
         """The counted transitions that travel with the checkpoint, None where there are none."""
         if self._transitions is None and self._transitions_file is not None:
-            self._transitions = Transitions.load(self._transitions_file)
+            self._transitions = Transitions.load(self._transitions_file, self.num_ids("item"))
         return self._transitions
 
     @transitions.setter
@@ -351,6 +350,29 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
             zeros = [0] * (len(padded["input_ids"]) - len(ids))
             padded["whole_word_ids"] = ids + zeros if side == "right" else zeros + ids
         return padded
+
+
+def _catalog_of(path: str) -> dict[str, list[str]]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            catalog = json.load(file)
+        if catalog.keys() != {"user", "item"}:
+            raise ValueError("its keys are others than user and item")
+        if not all(isinstance(raw, str) for raws in catalog.values() for raw in raws):
+            raise ValueError("a raw id that is no text")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: no catalog ({error}): get it anew") from error
+    return catalog
+
+
+def _pieces_of(path: str) -> np.ndarray:
+    try:
+        pieces = np.load(path, allow_pickle=False)
+    except Exception as error:  # a damaged header can fail in any way
+        raise ValueError(f"{path}: no pieces of a vocabulary ({error}): get it anew") from error
+    if not isinstance(pieces, np.ndarray) or pieces.ndim != 1 or (len(pieces) and pieces.dtype != np.int64):
+        raise ValueError(f"{path}: no pieces of a vocabulary, which are one row of int64: get it anew")
+    return pieces
 
 
 def _following(mark: str, known: int, count: int) -> list[str]:

@@ -136,8 +136,8 @@ class Transitions:
         np.save(path, np.concatenate([np.array([(self.num_items, 0, 0)], dtype=EDGE), self.edges]))
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Transitions":
-        """Read a saved file.
+    def load(cls, path: str | os.PathLike, num_items: int | None = None) -> "Transitions":
+        """Read a saved file, which must be of a catalog of `num_items`, if given.
 
         Raises
         ------
@@ -146,11 +146,17 @@ class Transitions:
         """
         try:
             stored = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        except Exception as error:  # a damaged header can fail in any way
             raise ValueError(f"{path}: no transitions ({error}): get it anew, or set prior_weight 0") from error
         if stored.dtype != EDGE or stored.ndim != 1 or len(stored) < 1:
             raise ValueError(f"{path}: no transitions ({stored.dtype} {stored.shape}): get it anew")
-        return cls(stored[1:], int(stored["item"][0]))
+        edges, count = stored[1:], int(stored["item"][0])
+        if num_items is not None and count != num_items:
+            raise ValueError(f"{path}: transitions of {count} items, the catalog has {num_items}: get it anew")
+        known = all(((edges[name] >= 1) & (edges[name] <= count)).all() for name in ("item", "follower"))
+        if not known or (np.diff(edges["item"]) < 0).any() or not np.isfinite(edges["count"]).all():
+            raise ValueError(f"{path}: transitions of items that are none, or in no order: get it anew")
+        return cls(edges, count)
 
 
 def _summed(items: np.ndarray, followers: np.ndarray, counts: np.ndarray) -> np.ndarray:

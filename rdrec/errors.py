@@ -17,6 +17,12 @@ class DatasetError(UserError):
     """Input that cannot become a dataset, or a folder that is not one."""
 
 
+def printable(text: str) -> str:
+    """A line that a terminal shows and does not obey: characters that move its cursor, turn the direction of writing
+    or are no character at all are written as Python escapes them. Names and ids are somebody's data."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def exit_code(main: Callable[[], int | None]) -> int:
     """Run `main` and return the process's exit code: 0 or its own, 2 for what the user can mend, 130 when interrupted.
 
@@ -25,12 +31,12 @@ def exit_code(main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except KeyboardInterrupt as error:
-        print(f"error: {error or 'interrupted'}", file=sys.stderr)
+        print(f"error: {printable(str(error)) or 'interrupted'}", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
         if not _mendable(error):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
 
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
+from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from modeling_rdrec import RDRecConfig, RDRecForConditionalGeneration, RDRecTokenizer
 from rdrec.errors import UserError
 from rdrec.tasks.data import TaskData
+
+from .files import ADAPTER_WEIGHTS_FILE
 
 
 def kind_of(name: str, revision: str | None = None) -> str:
@@ -49,11 +52,17 @@ def load_pretrained(
     Raises
     ------
     UserError
-        For a checkpoint that is neither T5 nor RDRec, is damaged, or is of another size.
+        For a checkpoint that is neither T5 nor RDRec, has no safetensors, is damaged, or is of another size.
     """
     adapter, stored = _stored(name, revision)
     if adapter is not None:
         over = json.loads(Path(adapter).read_text(encoding="utf-8"))
+        # Without this file peft would take the pickled one.
+        if (
+            cached_file(name, ADAPTER_WEIGHTS_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
+            is None
+        ):
+            raise UserError(f"{name}: no {ADAPTER_WEIGHTS_FILE}; pickled weights are not read: save the adapters again")
         base, _ = load_pretrained(over["base_model_name_or_path"], over.get("revision"), max_whole_words)
         model = PeftModel.from_pretrained(base, name, revision=revision).merge_and_unload()
         return model, load_tokenizer(RDRecTokenizer, name, revision)
@@ -68,7 +77,7 @@ def load_pretrained(
     rows = rows if max_whole_words is None else max_whole_words
     try:
         model, report = RDRecForConditionalGeneration.from_pretrained(
-            name, revision=revision, max_whole_words=rows, output_loading_info=True
+            name, revision=revision, max_whole_words=rows, output_loading_info=True, use_safetensors=True
         )
     except RuntimeError as error:  # transformers raises it for tensors whose shapes differ
         raise UserError(f"{name}: its weights are of another size than its config.json says: get it anew") from error

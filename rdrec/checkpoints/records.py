@@ -167,7 +167,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error}): make it again, or delete it") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a JSON object: make it again, or delete it")

@@ -83,7 +83,7 @@ class Journal:
                 entry = json.loads(line) if line.endswith(b"\n") else None
                 key = int(entry["key"], 16) if number > 1 else None
                 found = entry["format"] if number == 1 else FORMAT
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 damaged = number
                 break
             if found != FORMAT:
@@ -161,5 +161,5 @@ def _line(entry: dict[str, Any]) -> bytes:
 def _is_whole(line: bytes) -> bool:
     try:
         return line.endswith(b"\n") and isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False

@@ -47,7 +47,8 @@ _LABEL = {
     "item_attributes": r"(?:(?:the )?(?:item|product)(?:['’]s|s['’])?[ _]attributes?)",
 }
 _MARKED_LABEL = re.compile(
-    r"(?:^|(?<=\s))[*_#>\"'\-\d.)( \t]*"
+    # At most so many marks: without a bound, a page of them is looked through from each of its places.
+    r"(?:^|(?<=\s))[*_#>\"'\-\d.)( \t]{0,40}"
     + "(?:{})".format("|".join(f"(?P<{half}>{label})" for half, label in _LABEL.items()))
     + r"[*_\"' \t]*[:\-–—][*_ \t]*",
     re.IGNORECASE | re.MULTILINE,
@@ -284,7 +285,9 @@ def _paragraph(text: str) -> str:
 def _clean(sentence: Any, half: str) -> str | None:
     if not isinstance(sentence, str):
         return None
-    sentence = " ".join(sentence.replace("\ufffd", "").split()).strip('*_`"“”{} ')
+    # A lone surrogate, "\ud83d" in the answer's JSON, is no character and cannot be written.
+    sentence = sentence.replace("\ufffd", "").encode("utf-8", "ignore").decode()
+    sentence = " ".join(sentence.split()).strip('*_`"“”{} ')
     sentence = re.sub(rf"^{_LABEL[half]}\s*[:–—]\s*", "", sentence, flags=re.IGNORECASE).strip('*_"“” ')
     return sentence if has_content(sentence) else None
 

@@ -30,7 +30,7 @@ from dataset_builder.files import data_files
 from dataset_builder.rationales import KEY_COLUMNS, RATIONALE_TASKS, review_key
 from dataset_builder.reviews import Review, ReviewSource, read_reviews
 from rdrec.durable import whole_file, write_json
-from rdrec.errors import UserError
+from rdrec.errors import UserError, printable
 from rdrec.grounding.policy import Policy
 from rdrec.grounding.score import model_folder
 
@@ -179,7 +179,7 @@ class _Run:
             guided=self.settings.guided,
             timeout=self.settings.timeout,
             patience=self.settings.patience,
-            note=lambda line: tqdm.write(f"note: {line}", file=sys.stderr),
+            note=lambda line: tqdm.write(f"note: {printable(line)}", file=sys.stderr),
         )
 
     async def _plan_with_servers(self, pool: Pool) -> None:

@@ -386,6 +386,7 @@ def dataset_card(repo_id: str, tables: Tables, audit: Path | None = None, stated
         )
         or "- nothing",
         fingerprint=escape(info["fingerprint"]),
+        pseudonyms_of=escape(info.get("pseudonyms_of", "")),
         info_file=INFO_FILE,
         synthetic=synthetic,
         license=stated.license,

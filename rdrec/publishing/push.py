@@ -13,6 +13,7 @@ from rdrec.tasks.data import TaskData
 
 from . import cards, contents
 from .hub import Files, Hub, PublishError, Target, check_repo_id, with_manifest
+from .pseudonyms import Pseudonyms
 from .settings import PushSettings
 from .verify import verify
 
@@ -80,6 +81,7 @@ class Push:
                 if not re.fullmatch(form, one):
                     raise PublishError(f"--{flag} {one!r}: {mend}")
         self.stated = cards.Stated(settings.language, settings.license, settings.data_source)
+        self.pseudonyms = self._pseudonyms()
 
     def run(self) -> None:
         """Push every part, the dataset first, then the model, or say what would be sent.
@@ -97,6 +99,8 @@ class Push:
             for part in parts:
                 print(_listing(part))
             return
+        if self.pseudonyms is not None:  # first, so that nothing is ever published that nobody can trace back
+            self.pseudonyms.write()
         hub = Hub()
         for target in (target for part in parts for target in part.reads):
             _check_read(target, hub.names(target))
@@ -112,6 +116,19 @@ class Push:
             found = verify(part.target, state.files, commit, hub.api.endpoint, part.configs, part.base)
             print(f"{part.target}: verified: {found}: {url}{part.target.repo_id}", flush=True)
 
+    def _pseudonyms(self) -> Pseudonyms | None:
+        settings = self.settings
+        if settings.pseudonyms is None:
+            return None
+        if not (settings.model or settings.dataset):
+            raise PublishError("--pseudonyms is for the users of a model or dataset: add --model or --dataset")
+        path = Path(settings.pseudonyms)
+        for flag in ("model", "dataset"):
+            folder = getattr(settings, flag)
+            if folder is not None and path.resolve().is_relative_to(Path(folder).resolve()):
+                raise PublishError(f"--pseudonyms {path}: lies in --{flag} {folder}, which is pushed: keep it apart")
+        return Pseudonyms.of_file(path)
+
     def parts(self) -> list[Part]:
         """What is to be pushed, read and checked on this machine."""
         settings = self.settings
@@ -124,7 +141,10 @@ class Push:
             dataset_id = dataset_id or f"{settings.namespace}/{_name(tables.info, '{}-rationales')}"
             audit = None if settings.audit is None else Path(settings.audit)
             check_repo_id(dataset_id)
-            files["README.md"] = cards.dataset_card(dataset_id, tables, audit, self.stated).encode()
+            shown = tables
+            if self.pseudonyms is not None:
+                shown, files = self.pseudonyms.of_dataset(tables, files)
+            files["README.md"] = cards.dataset_card(dataset_id, shown, audit, self.stated).encode()
             parts.append(Part(self._target(dataset_id, "dataset"), files, _configs(files)))
         if settings.model is not None:
             parts.append(self._model(Path(settings.model), dataset_id, tables))
@@ -164,6 +184,8 @@ class Push:
         others = [Path(path) for path in settings.eval_results]
         card = cards.model_card(repo_id, folder, dataset_id, others, self.stated, settings.pipeline_tag)
         files["README.md"] = card.encode()
+        if self.pseudonyms is not None:
+            files = self.pseudonyms.of_model(files)
         return Part(self._target(repo_id, "model"), files, base=base)
 
     def _space(self, parts: list[Part]) -> Part:

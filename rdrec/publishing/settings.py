@@ -53,6 +53,13 @@ class PushSettings:
             "https://example.com/data'. Default: the cards speak of one shop's reviews, released for research."
         },
     )
+    pseudonyms: str | None = field(
+        default=None,
+        metadata={
+            "help": "Publish pseudonyms in place of the raw ids of users, and keep who is who in this JSON file, which "
+            "is not sent. A file of an earlier push gives the same pseudonyms again."
+        },
+    )
     private: bool = field(default=False, metadata={"help": "Make new repos private."})
     revision: str = field(
         default="main",
