@@ -27,7 +27,7 @@ from rdrec.checkpoints import run_folder
 from rdrec.checkpoints.environment import package_versions, use_all_cores
 from rdrec.checkpoints.files import RECIPE_FILE, RECORD_FILE
 from rdrec.checkpoints.loading import load_pretrained
-from rdrec.checkpoints.records import TrainingRecord
+from rdrec.checkpoints.records import TrainingRecord, read_json
 from rdrec.durable import put_in_place, replace_folder, write_json
 from rdrec.errors import UserError
 from rdrec.sample.build import load_tables_of
@@ -61,7 +61,7 @@ class Steps(Dataset):
 
 
 class Progress:
-    """How far a run is; saved with each checkpoint (accelerate asks for `state_dict` and `load_state_dict`)."""
+    """How far a run is; saved with each checkpoint, as JSON."""
 
     def __init__(self):
         self.step = 0
@@ -131,8 +131,10 @@ def train(recipe: Recipe) -> TrainingRecord | None:
     return record
 
 
-def _check_resumable(checkpoint: Path, recipe: Recipe, data) -> None:
-    state = json.loads((checkpoint / run_folder.STATE_FILE).read_text(encoding="utf-8"))
+def _resumable_state(checkpoint: Path, recipe: Recipe, data) -> dict:
+    state = read_json(checkpoint / run_folder.STATE_FILE)
+    if missing := {"fingerprint", "recipe", "scheduler", "progress"} - state.keys():
+        raise UserError(f"{checkpoint}: saved by another version ({min(missing)} is missing): start anew")
     if state["fingerprint"] != data.info["fingerprint"]:
         raise UserError(f"{checkpoint}: trained on another dataset than {recipe.dataset}: give the one it began with")
     for key, value in recipe.as_dict().items():
@@ -141,6 +143,7 @@ def _check_resumable(checkpoint: Path, recipe: Recipe, data) -> None:
                 f"{checkpoint}: made with {key} {state['recipe'].get(key)!r}, now {value!r}: a run goes on with the "
                 "settings it began with; start another with --output_dir"
             )
+    return state
 
 
 def _save_model(model, tokenizer, folder: Path) -> None:
@@ -237,10 +240,12 @@ class Run:
         self.scheduler = get_scheduler(recipe.lr_scheduler_type, optimizer, recipe.num_warmup_steps, self.total_steps)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.progress = Progress()
-        self.accelerator.register_for_checkpointing(self.scheduler, self.progress)
         if resume_from is not None:
-            _check_resumable(resume_from, recipe, self.data)
+            state = _resumable_state(resume_from, recipe, self.data)
             self.accelerator.load_state(str(resume_from))
+            # Not registered with accelerate, which would unpickle them.
+            self.scheduler.load_state_dict(state["scheduler"])
+            self.progress.load_state_dict(state["progress"])
             self.accelerator.print(f"resuming at step {self.progress.step} from {resume_from}")
         self._set_validation()
         self.prior: dict | None = None
@@ -525,7 +530,12 @@ class Run:
         self.accelerator.save_state(str(work))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            state = {"fingerprint": self.data.info["fingerprint"], "recipe": self.recipe.as_dict()}
+            state = {
+                "fingerprint": self.data.info["fingerprint"],
+                "recipe": self.recipe.as_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "progress": self.progress.state_dict(),
+            }
             write_json(work / run_folder.STATE_FILE, state)
             put_in_place(work, self.output_dir / run_folder.LAST)
         self.accelerator.wait_for_everyone()

@@ -223,13 +223,6 @@ def stopped(sample_dir, tmp_path_factory):
     return folder, settings
 
 
-ACCELERATE_UNPICKLES = pytest.mark.xfail(
-    strict=True,
-    reason="accelerate loads what is registered for checkpointing with weights_only=False; progress and schedule "
-    "belong into training_state.json, as JSON",
-)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
@@ -238,8 +231,8 @@ ACCELERATE_UNPICKLES = pytest.mark.xfail(
         "random_states_0.pkl",
         "pytorch_model.bin",
         "scheduler.bin",
-        pytest.param("custom_checkpoint_0.pkl", marks=ACCELERATE_UNPICKLES),
-        pytest.param("custom_checkpoint_1.pkl", marks=ACCELERATE_UNPICKLES),
+        "custom_checkpoint_0.pkl",
+        "custom_checkpoint_1.pkl",
     ],
 )
 def test_a_hostile_checkpoint_to_resume_from_runs_nothing(stopped, tmp_path, mine, name):
