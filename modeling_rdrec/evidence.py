@@ -80,6 +80,7 @@ class EvidenceTable:
         self.rows, self.content = rows, content
         self._pieces: dict[int, np.ndarray] = {}
         self._weights: np.ndarray | None = None
+        self._usual_content: float | None = None
         self._order, self._first = {}, {}
         for name in ("user", "item"):
             self._order[name] = np.argsort(rows[name], kind="stable")
@@ -153,12 +154,23 @@ class EvidenceTable:
         """
         if self._weights is None:
             counts = np.zeros(len(tokenizer))
-            # A sample of the sentences of a large table tells how common a piece is.
-            sample = np.unique(np.linspace(0, max(len(self.rows) - 1, 0), 20_000, dtype=np.int64))[: len(self.rows)]
+            sample = self._sample()
             for row in self.pieces(tokenizer, sample):
                 counts[row] += 1
             self._weights = (np.log((len(sample) + 1) / (counts + 0.5)).clip(min=0) ** 2).astype(np.float32)
         return self._weights
+
+    def usual_content(self, tokenizer) -> float:
+        """What the pieces of a sentence weigh together, the median over the table's."""
+        if self._usual_content is None:
+            weights = self.weights(tokenizer)
+            said = [float(weights[one].sum()) for one in self.pieces(tokenizer, self._sample())]
+            self._usual_content = float(np.median(said)) if said else 1.0
+        return self._usual_content
+
+    def _sample(self) -> np.ndarray:
+        """Rows, of a large table some, that tell how common a piece is."""
+        return np.unique(np.linspace(0, max(len(self.rows) - 1, 0), 20_000, dtype=np.int64))[: len(self.rows)]
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the table as one compressed `.npz` file."""

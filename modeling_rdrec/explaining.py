@@ -5,7 +5,8 @@
 
 Every sentence that could be the answer is scored in the same way: the mean log-probability with which the model would
 have written it, its support, the share of what it says that other reviews of the item say too, and its match, the share
-that the user's reviews say.
+that the user's reviews say. Both count by the sentence's content: general praise is always supported, since it says
+next to nothing.
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,10 @@ from .tree_decoder import TreeDecoder
 
 
 SOURCES = ("evidence", "beams")
+READ = (
+    3  # sentences of reviews, those worth most, that the model reads for a question: more changed no answer in twenty
+)
+_AMOUNTS = ("likelihood", "support", "match", "content")
 
 
 class Question(NamedTuple):
@@ -44,14 +49,20 @@ class Question(NamedTuple):
 
 class Candidates(NamedTuple):
     """The sentences that could answer one question: texts, where each is from (a row of the table of evidence, -1: the
-    beams), float64 `[candidates]` mean log-probabilities, supports and matches; and what is known."""
+    beams), float64 `[candidates]` mean log-probabilities, supports, matches and contents, each of these three from 0 to
+    1; and what is known."""
 
     texts: list[str]
     rows: list[int]
     likelihood: np.ndarray
     support: np.ndarray
     match: np.ndarray
+    content: np.ndarray
     known: Known | None
+
+    def worth(self) -> np.ndarray:
+        """How much of what each says is true of the item and matters to the user: float64 `[candidates]`, 0 to 2."""
+        return self.content * (self.support + self.match)
 
 
 @torch.inference_mode()
@@ -77,71 +88,101 @@ def weigh(
     answers: list[Candidates | None] = [None] * len(questions)
     with fast_linear():
         for places, states, mask in model.encoded_prompts(tokenizer, voice, texts):
-            found = [([], [], []) for _ in places]  # texts, rows, log-probabilities
+            about = [known[place] for place in places]
+            found = [[] for _ in places]
             if table is not None and "evidence" in sources:
-                _add_evidence(
-                    model, tokenizer, table, [known[place] for place in places], states, mask, max_length, found
-                )
+                decoder = TreeDecoder(model, states, mask, max_length)
+                for row, one in zip(found, _quoted(model, tokenizer, table, about, decoder, max_length)):
+                    row.append(one)
             if "beams" in sources:
                 decoder = TreeDecoder(model, states, mask, max_length)
-                for one, beams in zip(found, write(model, decoder, num_beams, min_length, max_length)):
-                    written = tokenizer.batch_decode([tokens for tokens, _ in beams], skip_special_tokens=True)
-                    for text, (_, score) in zip(written, beams):
-                        one[0].append(text.strip())
-                        one[1].append(-1)
-                        one[2].append(score)
-            if table is not None:
-                # What is written is read in one go; the pieces of reviews' sentences are known.
-                written = [text for one in found for text, row in zip(*one[:2]) if row < 0]
-                new = iter(distinct_pieces(tokenizer, written))
-            for place, (sentences, rows, scores) in zip(places, found):
-                support, match = np.zeros(len(sentences)), np.zeros(len(sentences))
-                if table is not None:
-                    pieces = [next(new) if row < 0 else table.pieces(tokenizer, [row])[0] for row in rows]
-                    support = _shares(table, tokenizer, pieces, rows, known[place].item)
-                    match = _shares(table, tokenizer, pieces, rows, known[place].user)
-                answers[place] = Candidates(sentences, rows, np.array(scores), support, match, known[place])
+                beams = write(model, decoder, num_beams, min_length, max_length)
+                for row, one in zip(found, _written(tokenizer, table, about, beams)):
+                    row.append(one)
+            for place, row in zip(places, found):
+                answers[place] = _together(row, known[place])
     return answers
 
 
-def _add_evidence(model, tokenizer, table, known, states, mask, max_length, found) -> None:
-    wanted = [[table.text(row) for row in one.candidates] for one in known]
-    flat = [text for texts in wanted for text in texts]
-    if not flat:
-        return
+def _quoted(model, tokenizer, table, known, decoder: TreeDecoder, max_length: int) -> list[Candidates]:
+    """What reviews say already, of each question; the model reads those alone that are worth most."""
+    found = []
+    for one in known:
+        pieces = table.pieces(tokenizer, one.candidates)
+        weighed = _weighed(table, tokenizer, pieces, one.candidates.tolist(), one)
+        best = np.sort(np.argsort(-weighed.worth(), kind="stable")[:READ])
+        rows = one.candidates[best]
+        found.append(
+            weighed._replace(
+                texts=table.texts(rows), rows=rows.tolist(), **{name: getattr(weighed, name)[best] for name in _AMOUNTS}
+            )
+        )
+    texts = [text for one in found for text in one.texts]
+    if not texts:
+        return found
     # Cut as targets are in training; the start token counts in `max_length`.
-    encoded = iter(tokenizer(flat, truncation=True, max_length=max_length - 1)["input_ids"])
-    tokens = [[next(encoded) for _ in texts] for texts in wanted]
-    scores = score_sentences(model, TreeDecoder(model, states, mask, max_length), tokens)
-    for one, what, texts, means in zip(found, known, wanted, scores):
-        one[0].extend(texts)
-        one[1].extend(what.candidates.tolist())
-        one[2].extend(means)
+    encoded = iter(tokenizer(texts, truncation=True, max_length=max_length - 1)["input_ids"])
+    scores = score_sentences(model, decoder, [[next(encoded) for _ in one.texts] for one in found])
+    return [one._replace(likelihood=np.array(means)) for one, means in zip(found, scores)]
 
 
-def _shares(table, tokenizer, sentences, rows, evidence: np.ndarray) -> np.ndarray:
+def _written(tokenizer, table, known, beams) -> list[Candidates]:
+    """What the model writes, of each question."""
+    texts = [tokenizer.batch_decode([tokens for tokens, _ in one], skip_special_tokens=True) for one in beams]
+    # All of them are read in one go; the pieces of reviews' sentences are known.
+    pieces = iter([] if table is None else distinct_pieces(tokenizer, [text for one in texts for text in one]))
+    found = []
+    for what, sentences, one in zip(known, texts, beams):
+        of_each = [] if table is None else [next(pieces) for _ in sentences]
+        weighed = _weighed(table, tokenizer, of_each, [-1] * len(sentences), what)
+        likelihood = np.array([score for _, score in one])
+        found.append(weighed._replace(texts=[text.strip() for text in sentences], likelihood=likelihood))
+    return found
+
+
+def _weighed(table, tokenizer, pieces, rows: list[int], known: Known | None) -> Candidates:
+    """Support, match and content of sentences, given the pieces of each and where it is from."""
+    nothing = np.zeros(len(rows))
+    if table is None:
+        return Candidates([], rows, nothing, nothing, nothing, nothing, known)
+    weights = table.weights(tokenizer)
+    totals = np.array([float(weights[one].sum()) for one in pieces])
+    support = _shares(table, tokenizer, pieces, rows, totals, known.item)
+    match = _shares(table, tokenizer, pieces, rows, totals, known.user)
+    return Candidates([], rows, nothing, support, match, totals / (totals + table.usual_content(tokenizer)), known)
+
+
+def _shares(table, tokenizer, pieces, rows: list[int], totals: np.ndarray, evidence: np.ndarray) -> np.ndarray:
     """The share of what each sentence says that evidence says too: for a review's sentence, that of other reviews."""
     weights, said = table.weights(tokenizer), table.pieces(tokenizer, evidence)
     reviews = table.rows["review"][evidence]
     nothing = np.zeros(0, dtype=np.int64)
     counts = np.bincount(np.concatenate([nothing, *said]), minlength=len(weights))
     shares = np.zeros(len(rows))
-    for place, (row, pieces) in enumerate(zip(rows, sentences)):
-        total, others = float(weights[pieces].sum()), counts[pieces]
+    for place, (row, one) in enumerate(zip(rows, pieces)):
+        others = counts[one]
         if row >= 0:
-            own = [said[one] for one in np.flatnonzero(reviews == table.rows["review"][row])]
-            others = others - np.bincount(np.concatenate([nothing, *own]), minlength=len(weights))[pieces]
-        if total > 0:
-            shares[place] = float(weights[pieces[others > 0]].sum()) / total
+            own = [said[place] for place in np.flatnonzero(reviews == table.rows["review"][row])]
+            others = others - np.bincount(np.concatenate([nothing, *own]), minlength=len(weights))[one]
+        if totals[place] > 0:
+            shares[place] = float(weights[one[others > 0]].sum()) / totals[place]
     return shares
+
+
+def _together(found: list[Candidates], known: Known | None) -> Candidates:
+    """The candidates of several sources as one."""
+    amounts = {name: np.concatenate([np.zeros(0), *(getattr(one, name) for one in found)]) for name in _AMOUNTS}
+    return Candidates(
+        sum((one.texts for one in found), []), sum((one.rows for one in found), []), **amounts, known=known
+    )
 
 
 def choose(found: Candidates, weight: float, source: str | None = None) -> int | None:
     """The place of the best candidate, of `source` ("evidence", "beams") alone if given; None where there is none.
 
-    The most likely where `weight` is 0; otherwise support and match count so much.
+    The most likely where `weight` is 0; otherwise what it is worth counts so much.
     """
-    scores = found.likelihood + weight * (found.support + found.match)
+    scores = found.likelihood + weight * found.worth()
     if source is not None:
         scores = np.where((np.array(found.rows) < 0) == (source == "beams"), scores, -np.inf)
     return int(scores.argmax()) if np.isfinite(scores).any() else None

@@ -171,16 +171,31 @@ def test_an_explanation_says_what_it_rests_on(reader, sample_data):
     (found,) = weigh(model, tokenizer, [Question(user, item)], "explanation", SOURCES_OF_TEXT, 7, 10, 21)
     assert either.text == found.texts[found.likelihood.argmax()]
     model.config.evidence_weight = 1e6
-    best = found.texts[(found.support + found.match).argmax()]
+    best = found.texts[found.worth().argmax()]
     assert model.explain(tokenizer, user, item, **asked).text == best != either.text
 
 
-def test_the_choice_weighs_likelihood_and_support():
-    likelihood, support, match = np.array([-2.0, -1.5, -1.0]), np.array([1.0, 0.2, 0.0]), np.array([0.0, 0.3, 0.0])
-    found = Candidates(["a", "b", "c"], [3, 8, -1], likelihood, support, match, None)
+def test_the_choice_weighs_likelihood_and_worth():
+    likelihood, support, match = np.array([-2.0, -1.5, -1.0]), np.array([1.0, 0.2, 1.0]), np.array([0.0, 0.3, 1.0])
+    content = np.array([1.0, 1.0, 0.0])  # the third says nothing, which everybody supports
+    found = Candidates(["a", "b", "c"], [3, 8, -1], likelihood, support, match, content, None)
     assert [choose(found, weight) for weight in (0, 0.8, 1.2)] == [2, 2, 0]
     assert choose(found, 0, "evidence") == 1 and choose(found, 0, "beams") == 2
-    assert choose(Candidates([], [], np.array([]), np.array([]), np.array([]), None), 1.0) is None
+    nothing = np.array([])
+    assert choose(Candidates([], [], nothing, nothing, nothing, nothing, None), 1.0) is None
+
+
+def test_what_every_sentence_says_is_worth_little(reader, sample_data):
+    """General praise is in everybody's reviews, so it is supported; what tells an item from others counts."""
+    model, tokenizer = reader
+    praise = [f"this is a great choice, {word}" for word in "really truly simply just again".split()]
+    said = ["the lid is tight", "the lid is so tight", *praise]
+    tokenizer.evidence = EvidenceTable.build([(2, 1, row, "explanation", text) for row, text in enumerate(said)])
+    (found,) = weigh(model, tokenizer, [Question(1, 1)], "explanation", ["evidence"], 7, 10, 21)
+    assert found.texts[found.worth().argmax()] == "the lid is tight" and found.support.max() == pytest.approx(1)
+    (alone,) = weigh(model, tokenizer, [Question(1, 1)], "explanation", SOURCES_OF_TEXT, 1, 2, 21)
+    assert len(alone.texts) == len(found.texts) + 1 and alone.rows[-1] == -1
+    assert (alone.content > 0).all() and (alone.content < 1).all()
 
 
 def test_three_voices_lists_and_a_visitor(reader, sample_data):
