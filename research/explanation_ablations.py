@@ -1,0 +1,105 @@
+"""What is each part of the evidence worth to explanations? Parts are taken away when answering, not in training.
+
+    python -m research.explanation_ablations runs/seeds/sample-1 runs/seeds/sample-2 --dataset sample
+    python -m research.explanation_ablations runs/seeds/mi-1 --dataset data/musical_instruments --arms all item user
+
+Each model (trained with evidence, on --dataset) explains the test rows anew with what an arm leaves of its table:
+
+    all              as it is
+    weight 0         the most likely sentence, as in the paper
+    item, user       what is known of the item alone, or of the user alone (then nothing is quoted)
+    sentences        sentences of reviews and the catalog alone: no rationales
+    corrupt N        N percent of the training rationales are those of another review (`studies/corrupt.py`)
+
+Printed is a Markdown table: by arm, the mean ± standard deviation over the models of the metrics of
+`metrics/explanation`, of the share that the item's reviews support, and on the sample of what is claimed against the
+planted truth. All in percent.
+"""
+
+import argparse
+import statistics
+from collections import defaultdict
+
+import numpy as np
+import pyarrow as pa
+
+from modeling_rdrec import RDRecForConditionalGeneration, RDRecTokenizer
+from modeling_rdrec.evidence import KINDS, EvidenceTable
+from modeling_rdrec.explaining import SOURCES, Question, choose, weigh
+from modeling_rdrec.generation_rdrec import MAX_EXPLANATION_LENGTH, MIN_EXPLANATION_LENGTH, TEXT_BEAMS
+from rdrec.evaluation.explanations import score_texts, supported, told_truth
+from rdrec.sample.build import load_tables_of
+from rdrec.tasks.data import TaskData
+from studies.corrupt import corrupt
+
+
+ARMS = ["all", "weight 0", "item", "user", "sentences", "corrupt 25", "corrupt 100"]
+SHOWN = ("bleu-1", "bleu-4", "rouge-1-f", "rouge-l-f", "fmr", "usr")
+ROWS_A_BATCH = 64
+
+
+def left_of(table: EvidenceTable, arm: str, tables, seed: int) -> EvidenceTable:
+    """What an arm leaves of a table of evidence."""
+    rows = table.rows.copy()
+    if arm in ("item", "user"):
+        rows["user" if arm == "item" else "item"] = 0
+        return EvidenceTable(rows, table.content)
+    texts = table.texts(range(len(rows)))
+    kinds = [KINDS[kind] for kind in rows["kind"]]
+    if arm == "sentences":
+        wanted = ("explanation", "catalog")
+    elif arm.startswith("corrupt"):
+        handed_round = TaskData(corrupt(tables, int(arm.split()[1]) / 100, seed))
+        return handed_round.evidence(list(dict.fromkeys(kinds)))
+    else:
+        return table
+    kept = [place for place, kind in enumerate(kinds) if kind in wanted]
+    columns = (rows[name][kept].tolist() for name in ("user", "item", "review"))
+    return EvidenceTable.build([(*ids, kinds[place], texts[place]) for *ids, place in zip(*columns, kept)])
+
+
+def answers(model, tokenizer, data: TaskData, weight: float) -> pa.Table:
+    """The chosen sentence of each test row."""
+    texts, chosen = data.texts["test"], []
+    for start in range(0, len(texts), ROWS_A_BATCH):
+        places = range(start, min(len(texts), start + ROWS_A_BATCH))
+        questions = [Question(texts.user[place], texts.item[place]) for place in places]
+        lengths = (MIN_EXPLANATION_LENGTH, MAX_EXPLANATION_LENGTH)
+        for found in weigh(model, tokenizer, questions, "explanation", SOURCES, TEXT_BEAMS, *lengths):
+            place = choose(found, weight)
+            chosen.append("" if place is None else found.texts[place])
+    columns = {"user": texts.user, "item": texts.item, "prediction": chosen, "reference": texts.explanation}
+    return pa.table(columns | {"feature": [feature or "" for feature in texts.feature]})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", help="folders of models, one a seed")
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--arms", nargs="+", default=ARMS, help="of: " + ", ".join(ARMS))
+    parser.add_argument("--seed", type=int, default=0, help="of the rationales that are handed round")
+    given = parser.parse_args()
+    tables = load_tables_of(given.dataset)
+    data = TaskData(tables)
+    found: dict[str, dict[str, list[float]]] = {arm: defaultdict(list) for arm in given.arms}
+    for name in given.models:
+        model = RDRecForConditionalGeneration.from_pretrained(name).eval()
+        tokenizer = RDRecTokenizer.from_pretrained(name)
+        whole = tokenizer.evidence
+        for arm in given.arms:
+            tokenizer.evidence = left_of(whole, arm, tables, given.seed)
+            table = answers(model, tokenizer, data, 0.0 if arm == "weight 0" else model.config.evidence_weight)
+            scores = score_texts(table, data)
+            figures = {one: scores[one] for one in SHOWN} | {"support": supported(table, data)}
+            for one, value in (figures | told_truth(table, data)).items():
+                found[arm][one].append(value)
+    names = list(found[given.arms[0]])
+    print("| | " + " | ".join(names) + " |\n| --- |" + " --- |" * len(names))
+    for arm, columns in found.items():
+        spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in columns.values()]
+        cells = [f"{np.mean(values):.1f} ± {one:.1f}" for values, one in zip(columns.values(), spread)]
+        print(f"| {arm} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
