@@ -24,6 +24,7 @@ from .transitions import Transitions
 
 
 WHOLE_WORD = re.compile(r"\b(?:user|item)_\d+")
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 CATALOG_FILE, TRIE_FILE, TRANSITIONS_FILE = "catalog.json", "catalog_trie.npy", "catalog_transitions.npy"
 PIECES_FILE, EVIDENCE_FILE = "catalog_pieces.npy", "catalog_evidence.npz"
 MEND_TOO_MANY = "shorten the history or the candidate list"
@@ -284,7 +285,8 @@ class RDRecTokenizer(PreTrainedTokenizerFast):
         if text_pair is not None or is_split_into_words:
             raise ValueError("RDRecTokenizer finds users and items in running text: give each prompt as one string")
         single = isinstance(text, str)
-        texts = [text] if single else list(text)
+        # JSON may hold half of a surrogate pair, which is no character; one sign for each keeps all places.
+        texts = [_HALF_PAIR.sub("\ufffd", one) for one in ([text] if single else text)]
         encoded = super()._encode_plus(texts, return_tensors=None, **kwargs)
         rows = encoded.get("overflow_to_sample_mapping", range(len(encoded.encodings)))
         encoded["whole_word_ids"] = self._whole_word_ids([texts[i] for i in rows], encoded.encodings)
