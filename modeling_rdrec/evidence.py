@@ -160,11 +160,11 @@ class EvidenceTable:
         return self._weights
 
     def usual_content(self, tokenizer) -> float:
-        """What the pieces of a sentence weigh together, the median over the table's."""
+        """What the pieces of a sentence weigh together, the median over the table's; above 0."""
         if self._usual_content is None:
             weights = self.weights(tokenizer)
             said = [float(weights[one].sum()) for one in self.pieces(tokenizer, self._sample())]
-            self._usual_content = float(np.median(said)) if said else 1.0
+            self._usual_content = (float(np.median(said)) if said else 0.0) or 1.0
         return self._usual_content
 
     def _sample(self) -> np.ndarray:

@@ -33,10 +33,7 @@ from .tree_decoder import TreeDecoder
 
 
 SOURCES = ("evidence", "beams")
-READ = (
-    3  # sentences of reviews, those worth most, that the model reads for a question: more changed no answer in twenty
-)
-_AMOUNTS = ("likelihood", "support", "match", "content")
+READ = 3  # sentences of reviews, those worth most, that the model reads for a question: as good as twelve
 
 
 class Question(NamedTuple):
@@ -89,18 +86,16 @@ def weigh(
     with fast_linear():
         for places, states, mask in model.encoded_prompts(tokenizer, voice, texts):
             about = [known[place] for place in places]
-            found = [[] for _ in places]
+            found: list[list[Candidates]] = []
             if table is not None and "evidence" in sources:
                 decoder = TreeDecoder(model, states, mask, max_length)
-                for row, one in zip(found, _quoted(model, tokenizer, table, about, decoder, max_length)):
-                    row.append(one)
+                found.append(_quoted(model, tokenizer, table, about, decoder, max_length))
             if "beams" in sources:
                 decoder = TreeDecoder(model, states, mask, max_length)
                 beams = write(model, decoder, num_beams, min_length, max_length)
-                for row, one in zip(found, _written(tokenizer, table, about, beams)):
-                    row.append(one)
-            for place, row in zip(places, found):
-                answers[place] = _together(row, known[place])
+                found.append(_written(tokenizer, table, about, beams))
+            for place, *parts in zip(places, *found):
+                answers[place] = _together(parts)
     return answers
 
 
@@ -108,15 +103,11 @@ def _quoted(model, tokenizer, table, known, decoder: TreeDecoder, max_length: in
     """What reviews say already, of each question; the model reads those alone that are worth most."""
     found = []
     for one in known:
-        pieces = table.pieces(tokenizer, one.candidates)
-        weighed = _weighed(table, tokenizer, pieces, one.candidates.tolist(), one)
-        best = np.sort(np.argsort(-weighed.worth(), kind="stable")[:READ])
-        rows = one.candidates[best]
-        found.append(
-            weighed._replace(
-                texts=table.texts(rows), rows=rows.tolist(), **{name: getattr(weighed, name)[best] for name in _AMOUNTS}
-            )
-        )
+        rows = one.candidates
+        every = _weighed(table, tokenizer, table.pieces(tokenizer, rows), rows.tolist(), one)
+        best = np.sort(np.argsort(-every.worth(), kind="stable")[:READ])
+        amounts = (column[best] for column in (every.support, every.match, every.content))
+        found.append(Candidates(table.texts(rows[best]), rows[best].tolist(), every.likelihood[best], *amounts, one))
     texts = [text for one in found for text in one.texts]
     if not texts:
         return found
@@ -141,15 +132,16 @@ def _written(tokenizer, table, known, beams) -> list[Candidates]:
 
 
 def _weighed(table, tokenizer, pieces, rows: list[int], known: Known | None) -> Candidates:
-    """Support, match and content of sentences, given the pieces of each and where it is from."""
-    nothing = np.zeros(len(rows))
+    """Support, match and content of sentences, given the pieces of each and where it is from; no texts yet."""
+    zeros = np.zeros(len(rows))
     if table is None:
-        return Candidates([], rows, nothing, nothing, nothing, nothing, known)
+        return Candidates([], rows, zeros, zeros, zeros, zeros, known)
     weights = table.weights(tokenizer)
     totals = np.array([float(weights[one].sum()) for one in pieces])
     support = _shares(table, tokenizer, pieces, rows, totals, known.item)
     match = _shares(table, tokenizer, pieces, rows, totals, known.user)
-    return Candidates([], rows, nothing, support, match, totals / (totals + table.usual_content(tokenizer)), known)
+    content = totals / (totals + table.usual_content(tokenizer))
+    return Candidates([], rows, zeros, support, match, content, known)
 
 
 def _shares(table, tokenizer, pieces, rows: list[int], totals: np.ndarray, evidence: np.ndarray) -> np.ndarray:
@@ -162,19 +154,17 @@ def _shares(table, tokenizer, pieces, rows: list[int], totals: np.ndarray, evide
     for place, (row, one) in enumerate(zip(rows, pieces)):
         others = counts[one]
         if row >= 0:
-            own = [said[place] for place in np.flatnonzero(reviews == table.rows["review"][row])]
+            own = [said[other] for other in np.flatnonzero(reviews == table.rows["review"][row])]
             others = others - np.bincount(np.concatenate([nothing, *own]), minlength=len(weights))[one]
         if totals[place] > 0:
             shares[place] = float(weights[one[others > 0]].sum()) / totals[place]
     return shares
 
 
-def _together(found: list[Candidates], known: Known | None) -> Candidates:
-    """The candidates of several sources as one."""
-    amounts = {name: np.concatenate([np.zeros(0), *(getattr(one, name) for one in found)]) for name in _AMOUNTS}
-    return Candidates(
-        sum((one.texts for one in found), []), sum((one.rows for one in found), []), **amounts, known=known
-    )
+def _together(parts: list[Candidates]) -> Candidates:
+    """The candidates of several sources for one question."""
+    texts, rows, *amounts, known = zip(*parts)
+    return Candidates(sum(texts, []), sum(rows, []), *map(np.concatenate, amounts), known[0])
 
 
 def choose(found: Candidates, weight: float, source: str | None = None) -> int | None:
