@@ -33,6 +33,7 @@ from .tree_decoder import TreeDecoder
 
 
 SOURCES = ("evidence", "beams")
+NO_REPEAT = 3  # tokens in a row; without evidence sentences are written as in the paper, which lets them repeat
 READ = 3  # sentences of reviews, those worth most, that the model reads for a question: as good as twelve
 
 
@@ -92,7 +93,7 @@ def weigh(
                 found.append(_quoted(model, tokenizer, table, about, decoder, max_length))
             if "beams" in sources:
                 decoder = TreeDecoder(model, states, mask, max_length)
-                beams = write(model, decoder, num_beams, min_length, max_length)
+                beams = write(model, decoder, num_beams, min_length, max_length, NO_REPEAT if table is not None else 0)
                 found.append(_written(tokenizer, table, about, beams))
             for place, *parts in zip(places, *found):
                 answers[place] = _together(parts)

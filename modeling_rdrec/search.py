@@ -302,13 +302,14 @@ def exact_search(
 
 
 def write(
-    model, decoder: TreeDecoder, num_beams: int, min_length: int, max_length: int
+    model, decoder: TreeDecoder, num_beams: int, min_length: int, max_length: int, no_repeat: int = 0
 ) -> list[list[tuple[list[int], float]]]:
     """For each prompt, the sentences that `num_beams` beams over the whole vocabulary end with, best first: the tokens
     of each and their mean log-probability.
 
     The beam search of transformers with early stopping: a prompt is done with once it has num_beams sentences, and
-    sentences are compared by mean log-probability.
+    sentences are compared by mean log-probability. No `no_repeat` tokens in a row stand in a sentence twice (its
+    `no_repeat_ngram_size`; 0: they may).
     """
     head, eos = Head(model), model.config.eos_token_id
     prompts = len(decoder.parents)
@@ -316,6 +317,7 @@ def write(
     tokens = torch.full((prompts, 1), model.config.decoder_start_token_id)
     parents = torch.zeros(prompts, 1, dtype=torch.long)
     all_tokens = torch.zeros(prompts, 0, dtype=torch.long)
+    written = tokens.unsqueeze(2)  # of each beam, its tokens: [prompts, beams, length]
     best = torch.full((prompts, num_beams), -torch.inf)
     # A sentence is its last token and the slot before it; the rest is read off the tree.
     last, ending_at = (
@@ -328,15 +330,19 @@ def write(
         hidden = decoder.extend(tokens.to(decoder.device), parents.to(decoder.device))
         row, column = (scores > -torch.inf).nonzero(as_tuple=True)
         hidden = hidden[row.to(hidden.device), column.to(hidden.device)]
-        following, token = head.best(hidden, 2 * num_beams, without=eos if length < min_length else None)
-        reached = torch.full((prompts, width, 2 * num_beams), -torch.inf)
+        # As many more as may be repetitions.
+        count = 2 * num_beams + (length if no_repeat else 0)
+        following, token = head.best(hidden, count, without=eos if length < min_length else None)
+        reached = torch.full((prompts, width, count), -torch.inf)
         reached[row, column] = scores[row, column].unsqueeze(1) + following.cpu()
-        candidates = torch.zeros(prompts, width, 2 * num_beams, dtype=torch.long)
+        candidates = torch.zeros(prompts, width, count, dtype=torch.long)
         candidates[row, column] = token.cpu()
+        if no_repeat:
+            reached = reached.where(~_repeats(written, candidates, no_repeat), -torch.inf)
 
         reached, place = reached.flatten(1).topk(2 * num_beams, dim=1)
         candidates = candidates.flatten(1).gather(1, place)
-        slots = first_slot + place // (2 * num_beams)
+        slots = first_slot + place // count
         ends = (candidates == eos) | (length == max_length - 1)
         ended = (reached / length).where(ends, -torch.inf)[:, :num_beams]
         best, order = torch.cat([best, ended], dim=1).topk(num_beams, dim=1)
@@ -347,6 +353,8 @@ def write(
         if bool((scores == -torch.inf).all()):
             break
         tokens, parents = candidates.gather(1, place), slots.gather(1, place)
+        before = (parents - first_slot).unsqueeze(2).expand(-1, -1, length)
+        written = torch.cat([written.gather(1, before), tokens.unsqueeze(2)], dim=2)
 
     above = decoder.parents.cpu()
     sentences = []
@@ -362,6 +370,19 @@ def write(
             found.append((sentence[::-1], float(best[row, beam])))
         sentences.append(found)
     return sentences
+
+
+def _repeats(written: torch.Tensor, following: torch.Tensor, size: int) -> torch.Tensor:
+    """Which tokens would make a beam say `size` tokens in a row again: bool `[prompts, beams, following]`.
+
+    `written` `[prompts, beams, length]` begins with the start token, `following` `[prompts, beams, following]`.
+    """
+    length = written.shape[2]
+    if length < size:
+        return torch.zeros_like(following, dtype=torch.bool)
+    runs = written.unfold(2, size, 1)  # [prompts, beams, runs, size]
+    same = (runs[..., :-1] == written[:, :, None, length - size + 1 :]).all(3)
+    return ((runs[..., -1:] == following.unsqueeze(2)) & same.unsqueeze(3)).any(2)
 
 
 def score_sentences(model, decoder: TreeDecoder, sentences: list[list[list[int]]]) -> list[list[float]]:

@@ -10,7 +10,7 @@ from modeling_rdrec.evidence import KINDS, EvidenceTable, Explanation, distinct_
 from modeling_rdrec.explaining import SOURCES as SOURCES_OF_TEXT
 from modeling_rdrec.explaining import Candidates, Question, choose, weigh
 from modeling_rdrec.prompts import BARE
-from modeling_rdrec.search import score_sentences
+from modeling_rdrec.search import score_sentences, write
 from modeling_rdrec.tree_decoder import TreeDecoder
 from rdrec.tasks.mixture import TaskMixture
 
@@ -149,6 +149,31 @@ def test_sentences_are_scored_as_the_model_would_have_written_them(model, tokeni
                     assert score == pytest.approx(-float(loss), abs=1e-4)
                 assert len(scores) == 2 + row
     assert TASKS[0] == "explanation"
+
+
+@pytest.mark.parametrize("no_repeat", [0, 2, 3])
+def test_sentences_are_those_of_generate(model, tokenizer, no_repeat):
+    """The beams of transformers, also where no few tokens in a row may come again."""
+    asked = ["user_1 item_5", "user_7 item_3 : the lid is tight / a tight lid", "item_9"]
+    with torch.inference_mode():
+        for rows, states, mask in model.encoded_prompts(tokenizer, "explanation", asked):
+            decoder = TreeDecoder(model, states, mask, 16)
+            for row, beams in zip(rows, write(model, decoder, 5, 6, 16, no_repeat)):
+                expected = model.generate(
+                    **tokenizer([asked[row]], return_tensors="pt"),
+                    task_ids=torch.tensor([0]),
+                    num_beams=5,
+                    num_return_sequences=5,
+                    min_length=6,
+                    max_length=16,
+                    early_stopping=True,
+                    no_repeat_ngram_size=no_repeat,
+                )
+                texts = tokenizer.batch_decode(expected, skip_special_tokens=True)
+                assert texts == tokenizer.batch_decode([tokens for tokens, _ in beams], skip_special_tokens=True)
+                for tokens, _ in beams:
+                    runs = [tuple(tokens[place : place + 3]) for place in range(len(tokens) - 2)]
+                    assert not no_repeat or len(set(runs)) == len(runs)
 
 
 def test_an_explanation_says_what_it_rests_on(reader, sample_data):
