@@ -14,7 +14,7 @@ from rdrec.tasks.mixture import VALIDATION_STREAM
 
 
 WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
-AS_LIKE = 0.97  # of the ROUGE-1 of the most likely sentences
+AS_LIKE = 0.9  # of the ROUGE-1 of the most likely sentences
 # Explanations that the weights are compared on.
 ROWS, ROWS_A_BATCH = 1000, 64
 
@@ -26,7 +26,7 @@ def choose_evidence_weight(
     """Set `config.evidence_weight` to the weight with the best mean of ROUGE-1 and feature matching.
 
     ROUGE alone likes what most sentences say; whether the user's own sentence and the chosen one are about the same
-    feature is what tells an explanation of this purchase from one of any. It may hardly be bought with likeness: a
+    feature is what tells an explanation of this purchase from one of any. It may not be bought with much likeness: a
     weight that keeps less than `AS_LIKE` of the ROUGE-1 of the most likely sentences is not taken.
 
     Parameters

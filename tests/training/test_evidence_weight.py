@@ -20,7 +20,7 @@ LIKELY, TOLD = "this is a great choice for me", "the strap of this one is wide"
         ("this is a great choice for you", False),  # it is so like the likely one that the feature would cost too much
     ],
 )
-def test_a_feature_may_hardly_be_bought_with_likeness(monkeypatch, written, kept):
+def test_a_feature_may_cost_a_tenth_of_the_likeness(monkeypatch, written, kept):
     def weigh(model, tokenizer, questions, *asked):
         amounts = {"likelihood": np.array([-1.0, -9.0]), "support": np.array([0.0, 1.0]), "match": np.zeros(2)}
         return [Candidates([LIKELY, TOLD], [-1, 3], **amounts, content=np.ones(2), known=None) for _ in questions]
