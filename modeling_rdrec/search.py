@@ -317,7 +317,7 @@ def write(
     tokens = torch.full((prompts, 1), model.config.decoder_start_token_id)
     parents = torch.zeros(prompts, 1, dtype=torch.long)
     all_tokens = torch.zeros(prompts, 0, dtype=torch.long)
-    written = tokens.unsqueeze(2)  # of each beam, its tokens: [prompts, beams, length]
+    written = tokens.unsqueeze(2)  # of each beam, its tokens, kept for no_repeat: [prompts, beams, length]
     best = torch.full((prompts, num_beams), -torch.inf)
     # A sentence is its last token and the slot before it; the rest is read off the tree.
     last, ending_at = (
@@ -353,8 +353,9 @@ def write(
         if bool((scores == -torch.inf).all()):
             break
         tokens, parents = candidates.gather(1, place), slots.gather(1, place)
-        before = (parents - first_slot).unsqueeze(2).expand(-1, -1, length)
-        written = torch.cat([written.gather(1, before), tokens.unsqueeze(2)], dim=2)
+        if no_repeat:
+            before = (parents - first_slot).unsqueeze(2).expand(-1, -1, length)
+            written = torch.cat([written.gather(1, before), tokens.unsqueeze(2)], dim=2)
 
     above = decoder.parents.cpu()
     sentences = []

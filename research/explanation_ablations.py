@@ -21,13 +21,11 @@ import statistics
 from collections import defaultdict
 
 import numpy as np
-import pyarrow as pa
 
+from dataset_builder.tables import Tables
 from modeling_rdrec import RDRecForConditionalGeneration, RDRecTokenizer
 from modeling_rdrec.evidence import KINDS, EvidenceTable
-from modeling_rdrec.explaining import SOURCES, Question, choose, weigh
-from modeling_rdrec.generation_rdrec import MAX_EXPLANATION_LENGTH, MIN_EXPLANATION_LENGTH, TEXT_BEAMS
-from rdrec.evaluation.explanations import score_texts, supported, told_truth
+from rdrec.evaluation.explanations import answer_texts, score_texts, supported, told_truth
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.data import TaskData
 from studies.corrupt import corrupt
@@ -35,41 +33,20 @@ from studies.corrupt import corrupt
 
 ARMS = ["all", "weight 0", "item", "user", "sentences", "corrupt 25", "corrupt 100"]
 SHOWN = ("bleu-1", "bleu-4", "rouge-1-f", "rouge-l-f", "fmr", "usr")
-ROWS_A_BATCH = 64
 
 
-def left_of(table: EvidenceTable, arm: str, tables, seed: int) -> EvidenceTable:
+def left_of(table: EvidenceTable, arm: str, tables: Tables, seed: int) -> EvidenceTable:
     """What an arm leaves of a table of evidence."""
-    rows = table.rows.copy()
     if arm in ("item", "user"):
+        rows = table.rows.copy()
         rows["user" if arm == "item" else "item"] = 0
         return EvidenceTable(rows, table.content)
-    texts = table.texts(range(len(rows)))
-    kinds = [KINDS[kind] for kind in rows["kind"]]
     if arm == "sentences":
-        wanted = ("explanation", "catalog")
-    elif arm.startswith("corrupt"):
+        return TaskData(tables).evidence(["catalog", "explanation"])
+    if arm.startswith("corrupt"):
         handed_round = TaskData(corrupt(tables, int(arm.split()[1]) / 100, seed))
-        return handed_round.evidence(list(dict.fromkeys(kinds)))
-    else:
-        return table
-    kept = [place for place, kind in enumerate(kinds) if kind in wanted]
-    columns = (rows[name][kept].tolist() for name in ("user", "item", "review"))
-    return EvidenceTable.build([(*ids, kinds[place], texts[place]) for *ids, place in zip(*columns, kept)])
-
-
-def answers(model, tokenizer, data: TaskData, weight: float) -> pa.Table:
-    """The chosen sentence of each test row."""
-    texts, chosen = data.texts["test"], []
-    for start in range(0, len(texts), ROWS_A_BATCH):
-        places = range(start, min(len(texts), start + ROWS_A_BATCH))
-        questions = [Question(texts.user[place], texts.item[place]) for place in places]
-        lengths = (MIN_EXPLANATION_LENGTH, MAX_EXPLANATION_LENGTH)
-        for found in weigh(model, tokenizer, questions, "explanation", SOURCES, TEXT_BEAMS, *lengths):
-            place = choose(found, weight)
-            chosen.append("" if place is None else found.texts[place])
-    columns = {"user": texts.user, "item": texts.item, "prediction": chosen, "reference": texts.explanation}
-    return pa.table(columns | {"feature": [feature or "" for feature in texts.feature]})
+        return handed_round.evidence([KINDS[kind] for kind in np.unique(table.rows["kind"])])
+    return table
 
 
 def main() -> None:
@@ -81,17 +58,21 @@ def main() -> None:
     given = parser.parse_args()
     tables = load_tables_of(given.dataset)
     data = TaskData(tables)
+    rows = range(len(data.texts["test"]))
     found: dict[str, dict[str, list[float]]] = {arm: defaultdict(list) for arm in given.arms}
     for name in given.models:
         model = RDRecForConditionalGeneration.from_pretrained(name).eval()
         tokenizer = RDRecTokenizer.from_pretrained(name)
-        whole = tokenizer.evidence
+        whole, chosen_weight = tokenizer.evidence, model.config.evidence_weight
         for arm in given.arms:
             tokenizer.evidence = left_of(whole, arm, tables, given.seed)
-            table = answers(model, tokenizer, data, 0.0 if arm == "weight 0" else model.config.evidence_weight)
-            scores = score_texts(table, data)
-            figures = {one: scores[one] for one in SHOWN} | {"support": supported(table, data)}
-            for one, value in (figures | told_truth(table, data)).items():
+            model.config.evidence_weight = 0.0 if arm == "weight 0" else chosen_weight
+            table = answer_texts(model, tokenizer, data, "test", rows, progress=False)
+            # Where nothing is known of the item, explain says nothing; what the model writes is asked for here.
+            column = "beams" if arm == "user" else "prediction"
+            scores = score_texts(table, data, column)
+            figures = {one: scores[one] for one in SHOWN} | {"support": supported(table, data, column)}
+            for one, value in (figures | told_truth(table, data, column)).items():
                 found[arm][one].append(value)
     names = list(found[given.arms[0]])
     print("| | " + " | ".join(names) + " |\n| --- |" + " --- |" * len(names))
