@@ -21,7 +21,15 @@ from torch.nn.functional import normalize
 from .catalog_trie import CatalogLogitsProcessor, CatalogTrie
 from .configuration_rdrec import TASKS
 from .evidence import VOICES, Explanation
-from .explaining import SOURCES, Question, choose, explained, weigh
+from .explaining import (
+    MAX_EXPLANATION_LENGTH,
+    MIN_EXPLANATION_LENGTH,
+    SOURCES,
+    Question,
+    choose,
+    explained,
+    weigh,
+)
 from .fast_linear import fast_linear
 from .history import decoder_prefix
 from .prompts import BARE, fill
@@ -38,10 +46,7 @@ from .transitions import NEIGHBOURS
 from .tree_decoder import TreeDecoder
 
 
-# Beams of the paper's evaluation (section 4.1): 20 for items; 21 in 3 groups without diversity, which is 7, for texts.
-ITEM_BEAMS = 20
-TEXT_BEAMS = 7
-MIN_EXPLANATION_LENGTH, MAX_EXPLANATION_LENGTH = 10, 21  # tokens, the start token included
+ITEM_BEAMS = 20  # as many as in the paper's evaluation (section 4.1)
 # Positions of prompts or histories worked on together: few enough for the cache of a CPU, enough for its cores.
 POSITIONS_A_BATCH = 4096
 # Scores of a whole catalog that are held at once (128 MB).
@@ -208,7 +213,7 @@ class RDRecGenerationMixin:
         history: Sequence | None = None,
         voice: str | Sequence[str] = "explanation",
         candidates: str = "all",
-        num_beams: int = TEXT_BEAMS,
+        num_beams: int | None = None,
         min_length: int = MIN_EXPLANATION_LENGTH,
         max_length: int = MAX_EXPLANATION_LENGTH,
         return_evidence: bool = False,
@@ -233,8 +238,10 @@ class RDRecGenerationMixin:
             "explanation"; "user_preference" (what the user likes) or "item_attributes" (what the item offers).
         candidates : str
             "evidence" (sentences of reviews), "beams" (what the model writes) or "all".
-        num_beams, min_length, max_length : int
-            The last two count tokens with the start token, as in transformers.
+        num_beams : int, optional
+            3 beside what reviews say, without evidence 7 (the paper's 21 in 3 groups without diversity).
+        min_length, max_length : int
+            They count tokens with the start token, as in transformers.
         return_evidence : bool
             Return an [`Explanation`] in place of a sentence: what it rests on too, and how well.
         internal_ids : bool
@@ -571,4 +578,4 @@ def _as_given(tokenizer, ranked: list[RankedItems], single: bool, internal: bool
     return ranked[0] if single else ranked
 
 
-__all__ = ["ITEM_BEAMS", "RDRecGenerationMixin", "RankedItems", "TEXT_BEAMS"]
+__all__ = ["ITEM_BEAMS", "RDRecGenerationMixin", "RankedItems"]

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from modeling_rdrec.explaining import SOURCES, Question, choose, explained, weigh
-from modeling_rdrec.generation_rdrec import MAX_EXPLANATION_LENGTH, MIN_EXPLANATION_LENGTH, TEXT_BEAMS
+from modeling_rdrec.explaining import Question, choose, explained, weigh
 from rdrec.grounding.score import THRESHOLD, grounding_scores
 from rdrec.sample.build import world_from_info
 from rdrec.sample.truth import planted_truth
@@ -52,16 +51,7 @@ def answer_texts(
     answers = []
     for chunk in batches(rows, batch_size, "explanation", progress):
         questions = [Question(texts.user[row], texts.item[row]) for row in chunk]
-        found = weigh(
-            model,
-            tokenizer,
-            questions,
-            "explanation",
-            SOURCES,
-            TEXT_BEAMS,
-            MIN_EXPLANATION_LENGTH,
-            MAX_EXPLANATION_LENGTH,
-        )
+        found = weigh(model, tokenizer, questions, "explanation")
         for row, question, one in zip(chunk, questions, found):
             weight = model.config.evidence_weight
             answer = explained(table, one, choose(one, weight), "explanation")

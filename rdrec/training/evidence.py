@@ -6,8 +6,7 @@ choose_evidence_weight(model, tokenizer, data.texts["validation"], seed=0)     #
 import numpy as np
 import torch
 
-from modeling_rdrec.explaining import SOURCES, Question, choose, weigh
-from modeling_rdrec.generation_rdrec import MAX_EXPLANATION_LENGTH, MIN_EXPLANATION_LENGTH, TEXT_BEAMS
+from modeling_rdrec.explaining import Question, choose, weigh
 from rdrec.tasks.data import Texts
 from rdrec.tasks.metric import compute
 from rdrec.tasks.mixture import VALIDATION_STREAM
@@ -48,8 +47,7 @@ def choose_evidence_weight(
     found = []
     for start in range(0, most, ROWS_A_BATCH):
         questions = [Question(texts.user[row], texts.item[row]) for row in rows[start : start + ROWS_A_BATCH]]
-        lengths = (MIN_EXPLANATION_LENGTH, MAX_EXPLANATION_LENGTH)
-        found += weigh(model, tokenizer, questions, "explanation", SOURCES, TEXT_BEAMS, *lengths)
+        found += weigh(model, tokenizer, questions, "explanation")
     asked = {"references": [texts.explanation[row] for row in rows], "external": False}
     asked["features"] = [texts.feature[row] or "" for row in rows]
     scores = []

@@ -7,7 +7,6 @@ from transformers import AutoModel, AutoTokenizer
 
 from modeling_rdrec.configuration_rdrec import TASKS
 from modeling_rdrec.evidence import KINDS, EvidenceTable, Explanation, distinct_pieces, prompt, retrieve
-from modeling_rdrec.explaining import SOURCES as SOURCES_OF_TEXT
 from modeling_rdrec.explaining import Candidates, Question, choose, weigh
 from modeling_rdrec.prompts import BARE
 from modeling_rdrec.search import score_sentences, write
@@ -193,7 +192,7 @@ def test_an_explanation_says_what_it_rests_on(reader, sample_data):
     assert either in (quoted, written)
     assert model.explain(tokenizer, user, item, internal_ids=True) == either.text
     # With no weight the most likely is taken, with all weight what is supported and matches.
-    (found,) = weigh(model, tokenizer, [Question(user, item)], "explanation", SOURCES_OF_TEXT, 7, 10, 21)
+    (found,) = weigh(model, tokenizer, [Question(user, item)], "explanation")
     assert either.text == found.texts[found.likelihood.argmax()]
     model.config.evidence_weight = 1e6
     best = found.texts[found.worth().argmax()]
@@ -218,7 +217,7 @@ def test_what_every_sentence_says_is_worth_little(reader, sample_data):
     tokenizer.evidence = EvidenceTable.build([(2, 1, row, "explanation", text) for row, text in enumerate(said)])
     (found,) = weigh(model, tokenizer, [Question(1, 1)], "explanation", ["evidence"], 7, 10, 21)
     assert found.texts[found.worth().argmax()] == "the lid is tight" and found.support.max() == pytest.approx(1)
-    (alone,) = weigh(model, tokenizer, [Question(1, 1)], "explanation", SOURCES_OF_TEXT, 1, 2, 21)
+    (alone,) = weigh(model, tokenizer, [Question(1, 1)], "explanation", num_beams=1, min_length=2)
     assert len(alone.texts) == len(found.texts) + 1 and alone.rows[-1] == -1
     assert (alone.content > 0).all() and (alone.content < 1).all()
 
