@@ -15,21 +15,19 @@ import argparse
 import csv
 import json
 import re
-import resource
 import shlex
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from rdrec.durable import write_json
-from rdrec.errors import UserError, exit_code
+from rdrec.errors import exit_code
+
+from .watching import watched
 
 
 COLUMNS = ("reviewerID", "asin", "helpful", "reviewText", "overall", "summary", "unixReviewTime", "reviewTime")
@@ -119,52 +117,18 @@ def generate(folder: Path, n: int, form: str, seed: int) -> Path:
     return path
 
 
-def memory(process: psutil.Process) -> int:
-    """Bytes that a process and those it started hold now."""
-    held = 0
-    for one in [process, *process.children(recursive=True)]:
-        try:
-            held += one.memory_full_info().pss
-        except psutil.Error:  # it has just ended
-            continue
-    return held
-
-
 def measure(path: Path, flags: list[str]) -> dict:
     """Build a dataset from a file in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="rdrec-build-", dir=path.parent) as work:
         command = [sys.executable, "-m", "dataset_builder", "build", "--domain", "made_up", *flags]
-        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        build = subprocess.Popen(
-            [*command, "--reviews", str(path), "--output", f"{work}/built"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        peak, process = [0], psutil.Process(build.pid)
-
-        def watch() -> None:
-            while build.returncode is None:
-                try:
-                    peak[0] = max(peak[0], memory(process))
-                except psutil.Error:
-                    return
-                time.sleep(0.05)
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        printed, bars = build.communicate()
-        wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-        watcher.join()
-        if build.returncode:
-            raise UserError(f"the build of {path} failed: {bars.strip().splitlines()[-1]}")
+        found = watched([*command, "--reviews", str(path), "--output", f"{work}/built"])
         info = json.loads(Path(work, "built", "build_info.json").read_text(encoding="utf-8"))
     return {
         "file": path.name,
-        "wall_s": round(wall, 1),
-        "cpu_s": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
-        "peak_mb": round(peak[0] / 2**20),
-        "steps": steps_of(bars),
+        "wall_s": found.wall_s,
+        "cpu_s": found.cpu_s,
+        "peak_mb": found.peak_mb,
+        "steps": steps_of(found.stderr),
         "interactions": info["counts"]["interactions"],
         "fingerprint": info["fingerprint"],
     }
