@@ -20,7 +20,7 @@ EVERY_S = 0.05  # between two looks at the memory
 
 
 class Watched(NamedTuple):
-    """What a command took. Memory is what all its processes held together, in MB (a page that several share counts once).
+    """What a command took. Memory, in MB, is what all its processes held together; a shared page counts once.
 
     `memory_mb` is the most that was held in each tenth of its time, so that what grows can be told from what does not.
     """
@@ -59,14 +59,11 @@ def watched(command: Sequence[str]) -> Watched:
     wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     watcher.join()
     if run.returncode:
-        raise UserError(
-            f"`{' '.join(command)}` failed: {(stderr.strip() or stdout.strip() or 'no word').splitlines()[-1]}"
-        )
+        said = (stderr.strip() or stdout.strip() or "no word").splitlines()[-1]
+        raise UserError(f"`{' '.join(command)}` failed: {said}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    tenths = [
-        max(part, default=0) for part in (seen[len(seen) * i // 10 : len(seen) * (i + 1) // 10] for i in range(10))
-    ]
-    in_mb = [round(held / 2**20) for held in tenths]
+    tenths = [seen[len(seen) * tenth // 10 : len(seen) * (tenth + 1) // 10] for tenth in range(10)]
+    in_mb = [round(max(part, default=0) / 2**20) for part in tenths]
     return Watched(round(wall, 1), round(cpu, 1), max(in_mb), in_mb, stdout, stderr)
 
 
