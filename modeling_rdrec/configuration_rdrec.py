@@ -31,10 +31,13 @@ class RDRecConfig(T5Config):
     num_tasks : int
         Number of tasks, each with a soft prompt of its own (`TASKS` in order of task id).
     prompt_length : int
-        Soft-prompt vectors put before the text of a prompt that names its task.
+        Soft-prompt vectors put before the text of a prompt that names its task; 0: none, and the wording alone tells
+        the task, as in P5.
     max_whole_words : int
         Rows of the whole-word table. Row 0 is for tokens outside whole words, so one input may hold at most
         `max_whole_words - 1` users and items.
+    marks_whole_words : bool
+        Mark which pieces make up one user or item; otherwise there is no table of whole words.
     history : str
         Where a user's items are read. "decoder": they are the decoder's prefix, and the next item is what follows.
         "encoder": they stand in the prompt, as in the paper; so in every checkpoint that does not say.
@@ -68,6 +71,7 @@ class RDRecConfig(T5Config):
     num_tasks: int = 5
     prompt_length: int = 3
     max_whole_words: int = 512
+    marks_whole_words: bool = True
     history: str = "encoder"
     max_history: int = 20
     ids_are_pieces: bool = False
@@ -88,7 +92,7 @@ class RDRecConfig(T5Config):
 
     def validate_prompts(self):
         """Part of the `@strict` validation: tables without rows are refused when the configuration is made."""
-        for name, least in (("num_tasks", 1), ("prompt_length", 1), ("max_whole_words", 2), ("max_history", 1)):
+        for name, least in (("num_tasks", 1), ("prompt_length", 0), ("max_whole_words", 2), ("max_history", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"RDRecConfig: {name}={getattr(self, name)} is too small, give at least {least}")
         if self.history not in HISTORIES:

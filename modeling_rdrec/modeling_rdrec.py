@@ -37,7 +37,8 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
     """T5 for the five task ids of RDRec.
 
     Two tables are added to T5's weights: `prompt_embeddings` `[num_tasks * prompt_length, d_model]`, uniform in ±0.1 at
-    the start, and `whole_word_embeddings` `[max_whole_words, d_model]`, whose row 0 belongs to all other tokens.
+    the start, and `whole_word_embeddings` `[max_whole_words, d_model]`, whose row 0 belongs to all other tokens (None
+    where the configuration does not mark whole words).
     """
 
     config_class = RDRecConfig
@@ -45,7 +46,9 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
     def __init__(self, config: RDRecConfig):
         super().__init__(config)
         self.prompt_embeddings = SoftPromptEmbedding(config.num_tasks * config.prompt_length, config.d_model)
-        self.whole_word_embeddings = nn.Embedding(config.max_whole_words, config.d_model)
+        self.whole_word_embeddings: nn.Embedding | None = None
+        if config.marks_whole_words:
+            self.whole_word_embeddings = nn.Embedding(config.max_whole_words, config.d_model)
         self.item_text: ItemText | None = None
         self.post_init()
 
@@ -95,14 +98,20 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
         embeds = self._tokens(input_ids, table) if inputs_embeds is None else inputs_embeds
         if whole_word_ids is None:
             whole_word_ids = torch.zeros(embeds.shape[:2], dtype=torch.long, device=embeds.device)
-        self._check_ids("whole_word_ids", whole_word_ids, self.config.max_whole_words)
-        embeds = embeds + self.whole_word_embeddings(whole_word_ids).to(embeds.dtype)
+        embeds = self._marked(embeds, "whole_word_ids", whole_word_ids)
         if task_ids is None:
             return embeds
         self._check_ids("task_ids", task_ids, self.config.num_tasks)
         length = self.config.prompt_length
         rows = task_ids.view(-1, 1) * length + torch.arange(length, device=task_ids.device)
         return torch.cat([self.prompt_embeddings(rows).to(embeds.dtype), embeds], dim=1)
+
+    def _marked(self, embeds, name, whole_word_ids):
+        """Embeddings with the marks of their whole words."""
+        if self.whole_word_embeddings is None:
+            return embeds
+        self._check_ids(name, whole_word_ids, self.config.max_whole_words)
+        return embeds + self.whole_word_embeddings(whole_word_ids).to(embeds.dtype)
 
     def _check_ids(self, name, ids, rows):
         """Raise a clear error for ids outside their table, where looking costs no wait for an accelerator."""
@@ -266,10 +275,7 @@ class RDRecForConditionalGeneration(RDRecGenerationMixin, T5ForConditionalGenera
 
     def _decoder_embeds(self, input_ids, whole_word_ids, table):
         embeds = self._tokens(input_ids, table)
-        if whole_word_ids is None:
-            return embeds
-        self._check_ids("decoder_whole_word_ids", whole_word_ids, self.config.max_whole_words)
-        return embeds + self.whole_word_embeddings(whole_word_ids).to(embeds.dtype)
+        return embeds if whole_word_ids is None else self._marked(embeds, "decoder_whole_word_ids", whole_word_ids)
 
     def _states_at(self, places, input_ids, inputs_embeds, encoder_outputs, attention_mask) -> torch.Tensor:
         """The decoder's states at flattened places of its inputs, scaled for the head: `[places, d_model]`."""

@@ -227,7 +227,8 @@ def _new_model(recipe: Recipe, data: TaskData) -> tuple[RDRecForConditionalGener
         # T5's unit variance is made for Adafactor's relative steps: under AdamW a new model stays for thousands of
         # steps where all items are equally likely. (With the history in the decoder embeddings have a larger rate.)
         torch.nn.init.normal_(model.shared.weight, std=NEW_EMBEDDING_STD)
-    torch.nn.init.normal_(model.whole_word_embeddings.weight, std=NEW_WHOLE_WORD_STD)
+    if config.marks_whole_words:
+        torch.nn.init.normal_(model.whole_word_embeddings.weight, std=NEW_WHOLE_WORD_STD)
     return model, tokenizer
 
 

@@ -136,8 +136,23 @@ def test_starts_from_a_plain_t5(tmp_path):
 
 
 def test_config_refuses_empty_tables():
-    with pytest.raises(StrictDataclassError, match="prompt_length=0 is too small"):
-        RDRecConfig(prompt_length=0)
+    with pytest.raises(StrictDataclassError, match="num_tasks=0 is too small"):
+        RDRecConfig(num_tasks=0)
+
+
+def test_prompts_and_marks_of_whole_words_can_be_left_out(model, tokenizer, batch, tmp_path):
+    """For studies of what they are worth: neither then changes anything, also in a model that was saved."""
+    config = RDRecConfig(**{**model.config.to_dict(), "prompt_length": 0, "marks_whole_words": False})
+    bare = RDRecForConditionalGeneration(config).eval()
+    said = bare(**batch)
+    other = {"task_ids": torch.tensor([2, 2]), "whole_word_ids": torch.zeros_like(batch["whole_word_ids"])}
+    torch.testing.assert_close(bare(**{**batch, **other}).logits, said.logits)
+    assert said.encoder_last_hidden_state.shape[1] == batch["input_ids"].shape[1]
+    bare.save_pretrained(tmp_path)
+    loaded = RDRecForConditionalGeneration.from_pretrained(tmp_path)
+    assert loaded.whole_word_embeddings is None
+    torch.testing.assert_close(loaded(**batch).logits, said.logits)
+    assert loaded.generate(**without(batch, "labels"), max_new_tokens=3).shape[0] == 2
 
 
 def test_resized_vocabulary_still_runs(model, batch):
