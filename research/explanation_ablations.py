@@ -10,6 +10,7 @@ Each model (trained with evidence, on --dataset) explains the test rows anew wit
     item, user       what is known of the item alone, or of the user alone (then nothing is quoted)
     sentences        sentences of reviews and the catalog alone: no rationales
     corrupt N        N percent of the training rationales are those of another review (`studies/corrupt.py`)
+    FOLDER           another build of the same reviews, with other rationales, such as audited ones
 
 Printed is a Markdown table: by arm, the mean ± standard deviation over the models of the metrics of
 `metrics/explanation`, of the share that the item's reviews support, and on the sample of what is claimed against the
@@ -25,6 +26,7 @@ import numpy as np
 from dataset_builder.tables import Tables
 from modeling_rdrec import RDRecForConditionalGeneration, RDRecTokenizer
 from modeling_rdrec.evidence import KINDS, EvidenceTable
+from rdrec.errors import UserError
 from rdrec.evaluation.explanations import answer_texts, score_texts, supported, told_truth
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.data import TaskData
@@ -46,6 +48,11 @@ def left_of(table: EvidenceTable, arm: str, tables: Tables, seed: int) -> Eviden
     if arm.startswith("corrupt"):
         handed_round = TaskData(corrupt(tables, int(arm.split()[1]) / 100, seed))
         return handed_round.evidence([KINDS[kind] for kind in np.unique(table.rows["kind"])])
+    if arm not in ARMS:
+        other = load_tables_of(arm)
+        if not other.catalog.equals(tables.catalog):
+            raise UserError(f"{arm}: another catalog than --dataset: build it from the same reviews and seed")
+        return TaskData(other).evidence([KINDS[kind] for kind in np.unique(table.rows["kind"])])
     return table
 
 
@@ -53,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="folders of models, one a seed")
     parser.add_argument("--dataset", required=True)
-    parser.add_argument("--arms", nargs="+", default=ARMS, help="of: " + ", ".join(ARMS))
+    parser.add_argument("--arms", nargs="+", default=ARMS, help=f"of: {', '.join(ARMS)}, folders")
     parser.add_argument("--seed", type=int, default=0, help="of the rationales that are handed round")
     given = parser.parse_args()
     tables = load_tables_of(given.dataset)
