@@ -15,6 +15,7 @@ from .tables import FORMAT, SCHEMAS, SPLITS, Tables, fingerprint
 
 
 PROTOCOLS = ("clean", "published")
+MOST_IN_A_COLUMN = 2**31 - 1  # elements of the lists of one column of Arrow, which counts them in 32 bits
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def assemble(
     Raises
     ------
     DatasetError
-        A user has too few items left to draw the negatives from.
+        A user has too few items left to draw the negatives from, or there are more of them than a table can hold.
     """
     rationales = _rationales(interactions, texts, settings)
     candidates = _candidates(interactions, len(names.items), settings, test_negatives)
@@ -217,6 +218,11 @@ def _candidates(
     interactions: Interactions, n_items: int, settings: Settings, test_negatives: np.ndarray | None
 ) -> dict[str, pa.Table]:
     items, lengths = interactions.items, interactions.lengths
+    if test_negatives is None and len(lengths) * settings.num_negatives > MOST_IN_A_COLUMN:
+        raise DatasetError(
+            f"--num_negatives {settings.num_negatives}: too many candidates for {len(lengths):,} users: give at most "
+            f"{MOST_IN_A_COLUMN // len(lengths)}"
+        )
     candidates = {}
     for split, back in (("validation", 2), ("test", 1)):
         if split == "test" and test_negatives is not None:

@@ -377,6 +377,13 @@ def raw_pairs(tables, table: pa.Table) -> set[tuple[str, str]]:
     return {(names["user", row["user"]], names["item", row["item"]]) for row in table.to_pylist()}
 
 
+def test_more_candidates_than_a_table_can_hold_are_refused(monkeypatch):
+    monkeypatch.setattr("dataset_builder.assemble.MOST_IN_A_COLUMN", 399)
+    with pytest.raises(DatasetError, match="--num_negatives 10: too many candidates for 40 users: give at most 9"):
+        build()
+    assert build(num_negatives=9).candidates["test"].num_rows == 40
+
+
 def test_tables_keep_every_interaction_in_order():
     tables = build()
     names = {(row["kind"], row["id"]): row["raw_id"] for row in tables.catalog.to_pylist()}
