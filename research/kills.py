@@ -45,7 +45,9 @@ TRAINING = (
 
 def command(what: str, folder: Path, processes: int, flags: list[str]) -> list[str]:
     """The command that begins `what` in a folder, or goes on with it."""
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--cpu", "--quiet"]
+    launch = [sys.executable]
+    if processes > 1:  # `accelerate launch` would ask for MPI on a CPU
+        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     if what == "train":
         going_on = ["--resume_from_checkpoint", "last"] if (folder / LAST).is_dir() else ["--overwrite_output_dir"]
         return [*launch, "train.py", *shlex.split(TRAINING), "--output_dir", str(folder), *going_on, *flags]
@@ -56,7 +58,7 @@ def command(what: str, folder: Path, processes: int, flags: list[str]) -> list[s
 
 def start(what: str, folder: Path, processes: int, flags: list[str]) -> subprocess.Popen:
     """Start it, in a process group of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_suffix(".log"), "w", encoding="utf-8") as log:
         asked = command(what, folder, processes, flags)

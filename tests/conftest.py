@@ -20,11 +20,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 ROOT = Path(__file__).resolve().parents[1]
-# Two processes on the CPU; `accelerate launch` itself would ask for MPI.
-TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 FIXTURES = Path(__file__).with_name("fixtures")
 DATASET, CHECKPOINT = FIXTURES / "dataset", FIXTURES / "checkpoint"
 TINY_MODEL = '{"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}'
+
+
+def launched_on(processes: int) -> list[str]:
+    """The beginning of a command that runs a script on so many processes; `accelerate launch` would ask for MPI."""
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device, set_seed
+from accelerate.utils import DistributedType, send_to_device, set_seed
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import get_scheduler
@@ -43,6 +43,8 @@ from .start import make_model, parameter_groups
 from .validation import ranking, some_users, text_losses
 
 
+# Ways to cut a model into parts, under which no process holds the tables that are folded, ranked with and saved.
+CUTS_THE_MODEL = {DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM}
 # Of two models whose NDCG@10 differs by no more than this share, which is less than another seed does, the one with the
 # lower loss of texts is better.
 AS_GOOD = 0.99
@@ -261,6 +263,11 @@ class Run:
             log_with=tracker,
             project_dir=str(self.output_dir / "logs") if tracker else None,
         )
+        if accelerator.distributed_type in CUTS_THE_MODEL:
+            raise UserError(
+                f"{accelerator.distributed_type.value}: cuts the model into parts, which train.py does not do: launch "
+                "it with recipes/accelerate/multi_gpu_bf16.yaml, where each process holds all of it"
+            )
         use_all_cores(accelerator)
         # Bars and notes about each saved file would tear the run's own progress bar.
         transformers_logging.disable_progress_bar()

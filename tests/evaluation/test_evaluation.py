@@ -13,7 +13,7 @@ from rdrec.checkpoints.loading import load_pretrained
 from rdrec.evaluation.answers import answer_items
 from rdrec.evaluation.runner import Evaluation
 from rdrec.evaluation.settings import EvaluationSettings
-from tests.conftest import ROOT, TWO_PROCESSES
+from tests.conftest import ROOT, launched_on
 
 
 @pytest.fixture
@@ -92,22 +92,23 @@ def test_batch_size_changes_no_answer(arguments, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_answers_of_one(arguments, tmp_path, sample_dir, tiny_checkpoint):
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_give_the_answers_of_one(arguments, tmp_path, sample_dir, tiny_checkpoint, processes):
     Evaluation(arguments(output_dir=str(tmp_path / "one"))).run()
-    flags = ["--model", tiny_checkpoint, "--dataset", sample_dir, "--output_dir", tmp_path / "two"]
+    flags = ["--model", tiny_checkpoint, "--dataset", sample_dir, "--output_dir", tmp_path / "several"]
     done = subprocess.run(
-        [*TWO_PROCESSES, "eval.py", *map(str, flags), "--max_samples", "20", "--batch_size", "8"],
+        [*launched_on(processes), "eval.py", *map(str, flags), "--max_samples", "20", "--batch_size", "8"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads((tmp_path / "two" / "eval_results.json").read_text())["processes"] == 2
+    assert json.loads((tmp_path / "several" / "eval_results.json").read_text())["processes"] == processes
     for task in ("sequential", "topn", "explanation"):
-        one, two = (answers(tmp_path / name, task) for name in ("one", "two"))
+        one, several = (answers(tmp_path / name, task) for name in ("one", "several"))
         kept = [name for name in one.column_names if name != "scores"]
-        assert one.select(kept) == two.select(kept)
+        assert one.select(kept) == several.select(kept)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from rdrec.recommending import runner
 from rdrec.recommending.ids import read_items, read_users
 from rdrec.recommending.runner import Recommending
 from rdrec.recommending.settings import RecommendingSettings
-from tests.conftest import ROOT, TWO_PROCESSES
+from tests.conftest import ROOT, launched_on
 
 
 @pytest.fixture
@@ -288,10 +288,11 @@ def test_killed_twice_and_stopped_it_ends_with_the_same_file(arguments, tmp_path
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_file_of_one(arguments, tmp_path):
-    settings = arguments(users_a_part=30, output=str(tmp_path / "two.parquet"))
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_write_the_file_of_one(arguments, tmp_path, processes):
+    settings = arguments(users_a_part=30, output=str(tmp_path / "several.parquet"))
     found = subprocess.run(
-        [*TWO_PROCESSES, str(ROOT / "recommend.py"), *flags(settings)],
+        [*launched_on(processes), str(ROOT / "recommend.py"), *flags(settings)],
         env=os.environ | {"ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,
@@ -299,7 +300,7 @@ def test_two_processes_write_the_file_of_one(arguments, tmp_path):
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("400 answered") == 1
     Recommending(arguments(users_a_part=30)).run()
-    assert (tmp_path / "two.parquet").read_bytes() == (tmp_path / "out.parquet").read_bytes()
+    assert (tmp_path / "several.parquet").read_bytes() == (tmp_path / "out.parquet").read_bytes()
 
 
 @pytest.mark.slow

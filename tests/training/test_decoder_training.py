@@ -22,7 +22,7 @@ from rdrec.evaluation.settings import EvaluationSettings
 from rdrec.tasks.scores import hit_and_ndcg
 from rdrec.training.loop import AS_GOOD, train
 from rdrec.training.start import make_model
-from tests.conftest import ROOT, TINY_MODEL, TWO_PROCESSES
+from tests.conftest import ROOT, TINY_MODEL, launched_on
 
 
 NO_DROPOUT = json.dumps({**json.loads(TINY_MODEL), "dropout_rate": 0.0})
@@ -206,7 +206,7 @@ def test_parts_and_processes_train_the_same_model(recipe, tmp_path):
     train(recipe(output_dir=str(tmp_path / "parts"), gradient_accumulation_steps=3, **settings))
     write_json(tmp_path / "r.yaml", recipe(output_dir=str(tmp_path / "two"), **settings).as_dict())  # JSON is YAML
     done = subprocess.run(
-        [*TWO_PROCESSES, "train.py", "--config", str(tmp_path / "r.yaml")],
+        [*launched_on(2), "train.py", "--config", str(tmp_path / "r.yaml")],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
         capture_output=True,

@@ -9,15 +9,18 @@ import sys
 import time
 
 import pytest
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 
 from rdrec.arguments import parse_arguments
 from rdrec.checkpoints import run_folder
 from rdrec.checkpoints.loading import load_pretrained
 from rdrec.durable import write_json
+from rdrec.errors import UserError
 from rdrec.training.loop import train
 from rdrec.training.recipe import Recipe
-from tests.conftest import ROOT, TINY_MODEL, TWO_PROCESSES
+from tests.conftest import ROOT, TINY_MODEL, launched_on
 
 
 @pytest.fixture
@@ -129,23 +132,34 @@ def test_early_stopping_keeps_the_best_model(recipe, tmp_path):
     assert record.best_validation_loss == min(losses) and len(losses) == losses.index(min(losses)) + 3
 
 
+def test_ways_to_cut_the_model_are_refused(recipe, monkeypatch):
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
+    with pytest.raises(UserError, match="FSDP: cuts the model into parts, which train.py does not do: launch it with"):
+        train(recipe())
+
+
 @pytest.mark.slow
-def test_two_processes_train_the_same_model(recipe, tmp_path):
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_train_the_same_model(recipe, tmp_path, processes):
     """The draws do not depend on the number of processes, so neither does the model, up to rounding."""
-    settings = recipe(model_config=NO_DROPOUT, output_dir=str(tmp_path / "two")).as_dict()
+    changes = {"model_config": NO_DROPOUT, "train_batch_size": 20}  # so that each of four has rows
+    settings = recipe(**changes, output_dir=str(tmp_path / "several")).as_dict()
     write_json(tmp_path / "r.yaml", settings)  # JSON is YAML
-    train(recipe(model_config=NO_DROPOUT))
+    train(recipe(**changes))
     done = subprocess.run(
-        [*TWO_PROCESSES, "train.py", "--config", str(tmp_path / "r.yaml")],
+        [*launched_on(processes), "train.py", "--config", str(tmp_path / "r.yaml")],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads((tmp_path / "two" / "training_record.json").read_text())["processes"] == 2
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "two"))
-    assert max((one[name] - two[name]).abs().max() for name in one) < 1e-4
+    records = [json.loads((tmp_path / name / "training_record.json").read_text()) for name in ("run", "several")]
+    assert [record["processes"] for record in records] == [1, processes]
+    for alone, shared in zip(*(record["validation"] for record in records)):
+        assert alone["loss"] == pytest.approx(shared["loss"], rel=1e-5)
+    one, several = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "several"))
+    assert max((one[name] - several[name]).abs().max() for name in one) < 1e-4
 
 
 def test_sequences_alone_train(recipe, tmp_path, sample_dir):
