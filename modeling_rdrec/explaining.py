@@ -38,6 +38,7 @@ NO_REPEAT = 3  # tokens in a row; without evidence sentences are written as in t
 # The paper's 21 beams in 3 groups without a diversity penalty are 7 (section 4.1). Beside quotations 3 are as good on
 # validation, better supported and faster: more beams mostly say the same in other words.
 BEAMS, BEAMS_BESIDE_EVIDENCE = 7, 3
+LEAST_SUPPORT = 0.5  # of what the model writes, to be weighed beside sentences that have it
 READ = 3  # sentences of reviews, those worth most, that the model reads for a question: as good as twelve
 
 
@@ -177,11 +178,16 @@ def _together(parts: list[Candidates]) -> Candidates:
 def choose(found: Candidates, weight: float, source: str | None = None) -> int | None:
     """The place of the best candidate, of `source` ("evidence", "beams") alone if given; None where there is none.
 
-    The most likely where `weight` is 0; otherwise what it is worth counts so much.
+    The most likely where `weight` is 0; otherwise what it is worth counts so much, and what the model writes has to be
+    supported (`LEAST_SUPPORT`), unless nothing is: worth alone would buy support that it lacks with the user's words.
     """
+    written = np.array(found.rows) < 0
     scores = found.likelihood + weight * found.worth()
     if source is not None:
-        scores = np.where((np.array(found.rows) < 0) == (source == "beams"), scores, -np.inf)
+        scores = np.where(written == (source == "beams"), scores, -np.inf)
+    if weight:
+        true = np.where(written & (found.support < LEAST_SUPPORT), -np.inf, scores)
+        scores = true if np.isfinite(true).any() else scores
     return int(scores.argmax()) if np.isfinite(scores).any() else None
 
 

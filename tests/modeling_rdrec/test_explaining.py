@@ -123,7 +123,7 @@ def test_support_is_what_others_say_too(reader):
             (3, 6, 2, "user_preference", "something heavy"),
         ]
     )
-    (found,) = weigh(model, tokenizer, [Question(3, 5)], "explanation", ["evidence"], 7, 10, 21)
+    (found,) = weigh(model, tokenizer, [Question(3, 5)], "explanation", ["evidence"])
     by_text = dict(zip(found.texts, zip(found.support, found.match)))
     # "tight" is said by its own review alone, "lid" by the other one too; "heavy" by nobody else, but by the user.
     tight, heavy = by_text["the lid is tight"], by_text["the lid is heavy"]
@@ -205,6 +205,10 @@ def test_the_choice_weighs_likelihood_and_worth():
     found = Candidates(["a", "b", "c"], [3, 8, -1], likelihood, support, match, content, None)
     assert [choose(found, weight) for weight in (0, 0.8, 1.2)] == [2, 2, 0]
     assert choose(found, 0, "evidence") == 1 and choose(found, 0, "beams") == 2
+    # What the model writes has to be supported by half, unless nothing is.
+    untrue = found._replace(support=np.array([1.0, 0.2, 0.4]), match=np.array([0.0, 0.3, 2.0]), content=np.ones(3))
+    assert untrue.worth().argmax() == 2
+    assert choose(untrue, 1.0) == 0 and choose(untrue, 1.0, "beams") == 2 and choose(untrue, 0) == 2
     nothing = np.array([])
     assert choose(Candidates([], [], nothing, nothing, nothing, nothing, None), 1.0) is None
 
@@ -215,7 +219,7 @@ def test_what_every_sentence_says_is_worth_little(reader, sample_data):
     praise = [f"this is a great choice, {word}" for word in "really truly simply just again".split()]
     said = ["the lid is tight", "the lid is so tight", *praise]
     tokenizer.evidence = EvidenceTable.build([(2, 1, row, "explanation", text) for row, text in enumerate(said)])
-    (found,) = weigh(model, tokenizer, [Question(1, 1)], "explanation", ["evidence"], 7, 10, 21)
+    (found,) = weigh(model, tokenizer, [Question(1, 1)], "explanation", ["evidence"])
     assert found.texts[found.worth().argmax()] == "the lid is tight" and found.support.max() == pytest.approx(1)
     (alone,) = weigh(model, tokenizer, [Question(1, 1)], "explanation", num_beams=1, min_length=2)
     assert len(alone.texts) == len(found.texts) + 1 and alone.rows[-1] == -1
