@@ -218,7 +218,7 @@ def _candidates(
     interactions: Interactions, n_items: int, settings: Settings, test_negatives: np.ndarray | None
 ) -> dict[str, pa.Table]:
     items, lengths = interactions.items, interactions.lengths
-    if test_negatives is None and len(lengths) * settings.num_negatives > MOST_IN_A_COLUMN:
+    if len(lengths) * settings.num_negatives > MOST_IN_A_COLUMN:
         raise DatasetError(
             f"--num_negatives {settings.num_negatives}: too many candidates for {len(lengths):,} users: give at most "
             f"{MOST_IN_A_COLUMN // len(lengths)}"

@@ -179,7 +179,7 @@ def choose(found: Candidates, weight: float, source: str | None = None) -> int |
     """The place of the best candidate, of `source` ("evidence", "beams") alone if given; None where there is none.
 
     The most likely where `weight` is 0; otherwise what it is worth counts so much, and what the model writes has to be
-    supported (`LEAST_SUPPORT`), unless nothing is: worth alone would buy support that it lacks with the user's words.
+    supported (`LEAST_SUPPORT`), unless nothing is: by worth alone a sentence that says the user's words could win.
     """
     written = np.array(found.rows) < 0
     scores = found.likelihood + weight * found.worth()
