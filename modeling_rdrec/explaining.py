@@ -175,18 +175,20 @@ def _together(parts: list[Candidates]) -> Candidates:
     return Candidates(sum(texts, []), sum(rows, []), *map(np.concatenate, amounts), known[0])
 
 
-def choose(found: Candidates, weight: float, source: str | None = None) -> int | None:
+def choose(found: Candidates, weight: float, source: str | None = None, voice: str = "explanation") -> int | None:
     """The place of the best candidate, of `source` ("evidence", "beams") alone if given; None where there is none.
 
     The most likely where `weight` is 0; otherwise what it is worth counts so much, and what the model writes has to be
-    supported (`LEAST_SUPPORT`), unless nothing is: by worth alone a sentence that says the user's words could win.
+    true by half (`LEAST_SUPPORT`) of whom the voice speaks of, the item or the user, unless nothing is: by worth alone
+    a sentence about the item that says the user's words could win.
     """
     written = np.array(found.rows) < 0
     scores = found.likelihood + weight * found.worth()
     if source is not None:
         scores = np.where(written == (source == "beams"), scores, -np.inf)
     if weight:
-        true = np.where(written & (found.support < LEAST_SUPPORT), -np.inf, scores)
+        said = found.support if VOICES[voice][1] == "item" else found.match
+        true = np.where(written & (said < LEAST_SUPPORT), -np.inf, scores)
         scores = true if np.isfinite(true).any() else scores
     return int(scores.argmax()) if np.isfinite(scores).any() else None
 

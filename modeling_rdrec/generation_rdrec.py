@@ -276,7 +276,8 @@ class RDRecGenerationMixin:
         if table is None and candidates == "evidence":
             raise ValueError("candidates 'evidence': this checkpoint carries no evidence: take beams")
         weighed = weigh(self, tokenizer, questions, voice, sources, num_beams, min_length, max_length)
-        answers = [explained(table, found, choose(found, self.config.evidence_weight), voice) for found in weighed]
+        weight = self.config.evidence_weight
+        answers = [explained(table, found, choose(found, weight, voice=voice), voice) for found in weighed]
         answers = answers if return_evidence else [answer.text for answer in answers]
         return answers[0] if single else answers
 

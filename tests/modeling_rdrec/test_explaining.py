@@ -209,6 +209,7 @@ def test_the_choice_weighs_likelihood_and_worth():
     untrue = found._replace(support=np.array([1.0, 0.2, 0.4]), match=np.array([0.0, 0.3, 2.0]), content=np.ones(3))
     assert untrue.worth().argmax() == 2
     assert choose(untrue, 1.0) == 0 and choose(untrue, 1.0, "beams") == 2 and choose(untrue, 0) == 2
+    assert choose(untrue, 1.0, voice="user_preference") == 2  # which is true of the user
     nothing = np.array([])
     assert choose(Candidates([], [], nothing, nothing, nothing, nothing, None), 1.0) is None
 
