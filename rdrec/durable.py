@@ -11,12 +11,16 @@ there, or `recover`, gives its name back first.
 `modeling_rdrec/` travels alone and has its own few lines; the journal of distillation only ever grows.
 """
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+LEAST_FREE = 2**16  # bytes; a disk with less is full: what a library could not write was more
 
 
 def fsync(path: Path) -> None:
@@ -26,6 +30,16 @@ def fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def is_full(error: BaseException, folder: Path) -> bool:
+    """Whether what went wrong in writing into a folder is that the disk, or the user's share of it, is full.
+
+    Libraries raise errors of their own for it: some keep the system's words, torch does not.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(folder).free < LEAST_FREE
 
 
 @contextmanager

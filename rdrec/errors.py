@@ -36,7 +36,10 @@ def exit_code(main: Callable[[], int | None]) -> int:
     except (UserError, OSError) as error:
         if not _mendable(error):
             raise
-        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        said = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            said += ": the disk is full; what was there before is untouched: free some space and give the command again"
+        print(f"error: {printable(said)}", file=sys.stderr)
         return 2
 
 

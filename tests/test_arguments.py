@@ -129,7 +129,9 @@ def test_only_errors_of_files_that_have_a_name_are_the_users(tmp_path, capsys):
     assert code_of(FileNotFoundError(errno.ENOENT, "No such file or directory", "a.json")) == 2
     assert code_of(OSError(errno.ENOSPC, "No space left on device")) == 2
     assert code_of(KeyboardInterrupt()) == 130
-    assert capsys.readouterr().err.splitlines()[0] == "error: [Errno 2] No such file or directory: 'a.json'"
+    missing, full, _ = capsys.readouterr().err.splitlines()
+    assert missing == "error: [Errno 2] No such file or directory: 'a.json'"
+    assert full.startswith("error: [Errno 28] No space left on device: the disk is full; what was there before is")
     for fault in (FileNotFoundError("no name"), ConnectionResetError(), OSError(errno.EIO, "Input/output error", "a")):
         with pytest.raises(type(fault)):
             code_of(fault)

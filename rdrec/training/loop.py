@@ -9,7 +9,8 @@ import shutil
 import signal
 import time
 from collections import defaultdict
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from rdrec.checkpoints.environment import package_versions, use_all_cores
 from rdrec.checkpoints.files import RECIPE_FILE, RECORD_FILE
 from rdrec.checkpoints.loading import load_pretrained
 from rdrec.checkpoints.records import TrainingRecord, read_json
-from rdrec.durable import put_in_place, replace_folder, write_json
+from rdrec.durable import is_full, put_in_place, replace_folder, write_json
 from rdrec.errors import UserError
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.collator import Collator
@@ -476,10 +477,32 @@ class Run:
         self.model.train()
         return found
 
+    @contextmanager
+    def _saving(self) -> Iterator[Path]:
+        """Save in the `with`: a full disk is named, with what stands. Given is a folder to fill; an error clears it."""
+        work = self.output_dir / f".{run_folder.LAST}.state"
+        try:
+            yield work
+        except Exception as error:  # torch, safetensors and tokenizers have one each for a full disk
+            full = is_full(error, self.output_dir)
+            shutil.rmtree(work, ignore_errors=True)
+            if not full:
+                raise
+            last = self.output_dir / run_folder.LAST / run_folder.STATE_FILE
+            step = read_json(last)["progress"]["step"] if last.is_file() else None
+            mend = (
+                "nothing was saved yet: free some space and begin again"
+                if step is None
+                else f"the state of step {step} is whole: free some space, then go on with the same command and "
+                "--resume_from_checkpoint last"
+            )
+            raise UserError(f"{self.output_dir}: the disk is full at step {self.progress.step}; {mend}") from error
+
     def _save_best(self) -> None:
         if self.accelerator.is_main_process:
             model = self.accelerator.unwrap_model(self.model)
-            replace_folder(self.output_dir / run_folder.BEST, partial(_save_model, model, self.tokenizer))
+            with self._saving():
+                replace_folder(self.output_dir / run_folder.BEST, partial(_save_model, model, self.tokenizer))
 
     def choose(self) -> None:
         """Choose on validation, for the best model: the prior's weight, and what an explanation's support counts."""
@@ -530,22 +553,22 @@ class Run:
 
     def _save_last(self) -> None:
         """Save the whole state; every process writes its random state, the main one puts the folder in place."""
-        work = self.output_dir / f".{run_folder.LAST}.state"
-        if self.accelerator.is_main_process:
-            shutil.rmtree(work, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(work))
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            state = {
-                "fingerprint": self.data.info["fingerprint"],
-                "recipe": self.recipe.as_dict(),
-                "scheduler": self.scheduler.state_dict(),
-                "progress": self.progress.state_dict(),
-            }
-            write_json(work / run_folder.STATE_FILE, state)
-            put_in_place(work, self.output_dir / run_folder.LAST)
-        self.accelerator.wait_for_everyone()
+        with self._saving() as work:
+            if self.accelerator.is_main_process:
+                shutil.rmtree(work, ignore_errors=True)
+            self.accelerator.wait_for_everyone()
+            self.accelerator.save_state(str(work))
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                state = {
+                    "fingerprint": self.data.info["fingerprint"],
+                    "recipe": self.recipe.as_dict(),
+                    "scheduler": self.scheduler.state_dict(),
+                    "progress": self.progress.state_dict(),
+                }
+                write_json(work / run_folder.STATE_FILE, state)
+                put_in_place(work, self.output_dir / run_folder.LAST)
+            self.accelerator.wait_for_everyone()
 
     def record(self) -> TrainingRecord:
         """Everything needed to run this again and to see whether it came out the same."""
