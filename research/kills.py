@@ -53,7 +53,7 @@ def command(what: str, folder: Path, processes: int, flags: list[str]) -> list[s
         return [*launch, "train.py", *shlex.split(TRAINING), "--output_dir", str(folder), *going_on, *flags]
     if what == "recommend":
         return [*launch, "recommend.py", "--output", str(folder / "recommendations.parquet"), *flags]
-    return [sys.executable, "-m", "dataset_builder", "build", "--output", str(folder), *flags]
+    return [sys.executable, "-m", "dataset_builder", "build", "--output", str(folder), "--overwrite", *flags]
 
 
 def start(what: str, folder: Path, processes: int, flags: list[str]) -> subprocess.Popen:
