@@ -45,14 +45,14 @@ def left_of(table: EvidenceTable, arm: str, tables: Tables, seed: int) -> Eviden
         return EvidenceTable(rows, table.content)
     if arm == "sentences":
         return TaskData(tables).evidence(["catalog", "explanation"])
+    kinds = [KINDS[kind] for kind in np.unique(table.rows["kind"])]
     if arm.startswith("corrupt"):
-        handed_round = TaskData(corrupt(tables, int(arm.split()[1]) / 100, seed))
-        return handed_round.evidence([KINDS[kind] for kind in np.unique(table.rows["kind"])])
+        return TaskData(corrupt(tables, int(arm.split()[1]) / 100, seed)).evidence(kinds)
     if arm not in ARMS:
         other = load_tables_of(arm)
         if not other.catalog.equals(tables.catalog):
             raise UserError(f"{arm}: another catalog than --dataset: build it from the same reviews and seed")
-        return TaskData(other).evidence([KINDS[kind] for kind in np.unique(table.rows["kind"])])
+        return TaskData(other).evidence(kinds)
     return table
 
 
