@@ -27,10 +27,13 @@ def main() -> None:
     ):
         command = commands.add_parser(name, help=what)
         command.add_argument("study", type=Path, nargs="+", help="YAML files")
-        command.add_argument("--runs", type=Path, default=Path("runs/studies"), help="folder of all runs")
+        command.add_argument("--runs", type=Path, default=Path("docs/evidence/runs"), help="folder of finished runs")
         if name == "run":
             command.add_argument("--dry_run", action="store_true", help="say what it costs, and end")
-            command.add_argument("--keep_models", action="store_true", help="do not delete weights")
+            command.add_argument(
+                "--work_dir", type=Path, default=Path("runs/studies"), help="folder of unfinished ones"
+            )
+            command.add_argument("--keep_models", action="store_true", help="do not delete a finished run's weights")
         else:
             command.add_argument("--output", type=Path, default=Path("docs/evidence"), help="folder of the report")
     given = parser.parse_args()
@@ -41,7 +44,7 @@ def main() -> None:
     elif given.dry_run:
         print(cost(studies, given.runs)[0])
     else:
-        run_studies(studies, given.runs, given.keep_models)
+        run_studies(studies, given.runs, given.work_dir, given.keep_models)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A study's report: tables as Markdown and CSV, plots as PNG and SVG, of the runs that are there.
 
-    write_report(study, Path("runs/studies"), Path("docs/evidence"))     # NAME.md, NAME.csv, NAME.png, NAME.svg
+    write_report(study, Path("docs/evidence/runs"), Path("docs/evidence"))     # NAME.md, NAME.csv, NAME.png, NAME.svg
 
 A table a dataset with mean and standard deviation over seeds; then what each setting gains over the one that the study
 compares with: 95% intervals over users and over seeds, p with Holm's correction over all comparisons of the report, and
@@ -41,18 +41,23 @@ class Cell:
     def values(self, metric: str, seeds: list[int]) -> list[float]:
         return [self.rows[seed][metric] for seed in seeds]
 
-    def user_scores(self, metric: str, seeds: list[int]) -> pa.Table | None:
-        """The metric of each user, the mean over seeds: columns user and score; None where ranks do not tell it."""
+    def user_scores(self, metric: str, seeds: list[int]) -> np.ndarray | None:
+        """The metric of each user [users], the mean over seeds; None where ranks do not tell it."""
         task, _, name = metric.partition(" ")
         kind, _, cut = name.partition("@")
         if kind not in ("hr", "ndcg"):  # a name with more words is another way to ask, or a segment
             return None
         scores = []
         for seed in seeds:
-            table = pq.read_table(self.ranks[seed], filters=[("task", "=", task)]).sort_by("user")
+            table = pq.read_table(self.ranks[seed], filters=[("task", "=", task)])
             ranks = table["rank"].cast("float64").fill_null(np.inf).to_numpy()
             scores.append(np.where(ranks <= int(cut), 1 / np.log2(1 + ranks) if kind == "ndcg" else 1.0, 0.0))
-        return pa.table({"user": table["user"], "score": np.mean(scores, axis=0)})
+        return np.mean(scores, axis=0)
+
+    @property
+    def users(self) -> set[str]:
+        """Digests of whose ranks these are."""
+        return {row["users"] for row in self.rows.values()}
 
 
 @dataclass
@@ -70,7 +75,7 @@ def collect(study: Study, runs: Path) -> dict[str, dict[str, Cell]]:
     """The runs that are there by dataset and setting, in the order of the study."""
     cells: dict[str, dict[str, Cell]] = defaultdict(lambda: defaultdict(Cell))
     for run in study.runs:
-        if is_done(run, runs / run.id):
+        if is_done(run, runs):
             cell = cells[run.dataset][run.setting]
             cell.rows[run.seed] = read_row(runs / run.id)
             cell.ranks[run.seed] = runs / run.id / RANKS
@@ -89,8 +94,8 @@ def gains(study: Study, cells: dict[str, dict[str, Cell]]) -> Iterator[Gain]:
                     continue
                 ours, theirs = cell.user_scores(metric, seeds), base.user_scores(metric, seeds)
                 # Two datasets of other users have nothing to pair.
-                same = ours is not None and ours["user"].equals(theirs["user"])
-                users = over_users(ours["score"].to_numpy(), theirs["score"].to_numpy()) if same else None
+                same = ours is not None and cell.users == base.users and len(cell.users) == 1
+                users = over_users(ours, theirs) if same else None
                 pairs = cell.values(metric, seeds), base.values(metric, seeds)
                 tested = over_seeds(*pairs) if len(seeds) > 1 else None
                 if users or tested:

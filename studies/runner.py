@@ -1,15 +1,19 @@
 """The runs of studies: what they cost, what is there already, and how one is made.
 
-    run_studies([study], Path("runs/studies"))
+    run_studies([study], Path("docs/evidence/runs"), Path("runs/studies"))
 
-A run's folder ends with `run.parquet`, one row, and `ranks.parquet`, the rank of every user's item (users by raw id).
-Both are written last, so a run that was stopped is made again, from its last checkpoint where it has one. Several
-processes, one a core, may share the work: each passes by what another has begun. Weights are deleted when a run is
-measured, unless they are asked to be kept.
+A finished run is two small files, which belong to the repository: `run.parquet`, one row, and `ranks.parquet`, the rank
+of every user's item. So no run is made twice, and whoever doubts a table can count again. Neither names a user: ranks
+stand in the order of the raw ids, whose digest the row has.
+
+What a run needs until then (checkpoints, weights) is in a folder of work, deleted at the end unless it is to be kept. A
+run that was stopped is made again, from its last checkpoint where it has one. Several processes, one a core, may share
+the work: each passes by what another has begun.
 """
 
 import datetime
 import fcntl
+import hashlib
 import json
 import shutil
 import statistics
@@ -42,7 +46,6 @@ from .study import Run, Study
 
 
 ROW, RANKS, SETTINGS = "run.parquet", "ranks.parquet", "settings.yaml"
-KEPT = {ROW, RANKS, SETTINGS, RECORD_FILE, RESULTS_FILES["test"], "eval_test_explanation.parquet"}
 PEER_PYTHON = Path(".peers/bin/python")
 RANK_SCHEMA = pa.schema([("task", pa.string()), ("user", pa.int64()), ("rank", pa.int64())])
 CATALOG = Path("catalog") / "train.parquet"
@@ -53,22 +56,22 @@ def read_row(folder: Path) -> dict | None:
     return pq.read_table(folder / ROW).to_pylist()[0] if (folder / ROW).is_file() else None
 
 
-def is_done(run: Run, folder: Path) -> bool:
+def is_done(run: Run, finished: Path) -> bool:
     """Whether a run is there, of the dataset as it is now."""
-    row, info = read_row(folder), Path(run.path) / INFO_FILE
+    row, info = read_row(finished / run.id), Path(run.path) / INFO_FILE
     return row is not None and (not info.is_file() or row["fingerprint"] == read_json(info)["fingerprint"])
 
 
-def cost(studies: Sequence[Study], root: Path) -> tuple[str, list[Run]]:
+def cost(studies: Sequence[Study], finished: Path) -> tuple[str, list[Run]]:
     """What is left to do and how long it takes on one core, as text, and the runs that are left, each once.
 
     A run is expected to take what finished ones of its dataset and kind took in the mean, else what the study guesses.
     """
     runs = list({run.id: run for study in studies for run in study.runs}.values())
-    left = [run for run in runs if not is_done(run, root / run.id)]
+    left = [run for run in runs if not is_done(run, finished)]
     taken = defaultdict(list)
     for run in runs:
-        if row := read_row(root / run.id):
+        if row := read_row(finished / run.id):
             taken[run.dataset, run.kind].append(row["minutes"] + row["minutes_evaluation"])
     expected = {run.id: statistics.mean(taken[run.dataset, run.kind] or [run.minutes]) for run in left}
     lines = [f"{len(runs)} runs, {len(runs) - len(left)} of them there; left on one core:"]
@@ -78,20 +81,25 @@ def cost(studies: Sequence[Study], root: Path) -> tuple[str, list[Run]]:
     return "\n".join([*lines, f"  together about {sum(expected.values()) / 60:.1f} hours"]), left
 
 
-def run_studies(studies: Sequence[Study], root: Path, keep_models: bool = False) -> None:
+def run_studies(studies: Sequence[Study], finished: Path, work: Path, keep_models: bool = False) -> None:
     """Say what the runs cost, then make those that are not there."""
-    text, left = cost(studies, root)
+    text, left = cost(studies, finished)
     print(text, flush=True)
     for folder, command in {folder: command for study in studies for folder, command in study.make.items()}.items():
-        with _alone(root / f".{folder.replace('/', '-')}.lock", wait=True):
+        with _alone(work / f".{folder.replace('/', '-')}.lock", wait=True):
             if not (Path(folder) / INFO_FILE).is_file() and any(run.path == folder for run in left):
                 _call([sys.executable, *command[1:]] if command[0] == "python" else command)
     for run in left:
-        folder = root / run.id
-        with _alone(folder / ".lock") as mine:
-            if mine and not is_done(run, folder):
-                print(f"{run.dataset}, {run.setting}, seed {run.seed}: {folder}", flush=True)
-                _make(run, folder, keep_models)
+        with _alone(work / f".{run.id}.lock") as mine:
+            if mine and not is_done(run, finished):
+                print(f"{run.dataset}, {run.setting}, seed {run.seed}: {run.id}", flush=True)
+                row, ranks = _make(run, work / run.id)
+                for name, table in ((RANKS, ranks), (ROW, row)):
+                    (finished / run.id).mkdir(parents=True, exist_ok=True)
+                    with whole_file(finished / run.id / name) as file:
+                        pq.write_table(table, file, compression="zstd", write_statistics=False)
+                if not keep_models:
+                    shutil.rmtree(work / run.id, ignore_errors=True)  # a baseline has none
 
 
 @contextmanager
@@ -114,7 +122,8 @@ def _call(command: Sequence[str | Path]) -> None:
         )
 
 
-def _make(run: Run, folder: Path, keep_models: bool) -> None:
+def _make(run: Run, folder: Path) -> tuple[pa.Table, pa.Table]:
+    """Make one run, in a folder of its own: its row and its ranks."""
     if run.kind == "model":
         found, ranks = _train_and_evaluate(run, folder)
     elif run.kind == "baseline":
@@ -126,10 +135,12 @@ def _make(run: Run, folder: Path, keep_models: bool) -> None:
         _call([PEER_PYTHON, "-m", "studies.peers", *flags])
         found, ranks = _read_peer(folder)
     info = read_json(Path(run.path) / INFO_FILE)
+    ranks, users = _by_raw_id(ranks, Path(run.path))
     row = {
         **{name: getattr(run, name) for name in ("id", "dataset", "setting", "kind", "seed")},
         "settings": json.dumps(run.settings, sort_keys=True),
         "fingerprint": info["fingerprint"],
+        "users": users,
         "protocol": info["protocol"],
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "minutes": 0.0,
@@ -140,25 +151,21 @@ def _make(run: Run, folder: Path, keep_models: bool) -> None:
         ).stdout.strip(),
         **found,
     }
-    for name, table in ((RANKS, _with_raw_users(ranks, Path(run.path))), (ROW, pa.Table.from_pylist([row]))):
-        with whole_file(folder / name) as work:
-            pq.write_table(table, work, compression="zstd")
-    if not keep_models:
-        for path in folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name not in KEPT and path.name != ".lock":
-                path.unlink()
+    return pa.Table.from_pylist([row]), ranks
 
 
-def _with_raw_users(ranks: pa.Table, dataset: Path) -> pa.Table:
-    """Ranks with users by raw id, under which two builds of the same purchases can be compared user by user."""
+def _by_raw_id(ranks: pa.Table, dataset: Path) -> tuple[pa.Table, str]:
+    """Ranks in the order of the users' raw ids, and a digest of these: under equal digests, two builds of the same
+    purchases can be compared user by user."""
     catalog = pq.read_table(dataset / CATALOG, columns=["kind", "raw_id"])
-    raw_ids = catalog.filter(pc.equal(catalog["kind"], "user"))["raw_id"]
-    return ranks.set_column(1, "user", raw_ids.take(pc.subtract(ranks["user"], 1)))
+    raw_ids = catalog.filter(pc.equal(catalog["kind"], "user"))["raw_id"].take(pc.subtract(ranks["user"], 1))
+    ordered = ranks.set_column(1, "user", raw_ids).sort_by([("task", "ascending"), ("user", "ascending")])
+    users = "\n".join(sorted(set(raw_ids.to_pylist())))
+    return ordered.drop_columns("user"), hashlib.sha256(users.encode()).hexdigest()
 
 
 def _train_and_evaluate(run: Run, folder: Path) -> tuple[dict, pa.Table]:
+    folder.mkdir(parents=True, exist_ok=True)
     write_yaml(run.settings, folder / SETTINGS)
     if not (folder / RECORD_FILE).is_file():
         goes_on = (folder / LAST / STATE_FILE).is_file()
