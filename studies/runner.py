@@ -176,6 +176,7 @@ def _train_and_evaluate(run: Run, folder: Path) -> tuple[dict, pa.Table]:
     results = EvaluationResults.read(folder / RESULTS_FILES["test"])
     found = {"minutes": record.minutes, "minutes_evaluation": sum(results.minutes.values())}
     found |= {"parameters": record.model["parameters"], "validation": record.best_metric or record.best_validation_loss}
+    found |= {"best_step": record.best_step, "prior": json.dumps(record.prior), "device": record.device}
     for task, scores in results.results.items():
         ways = {"": scores, **results.variants.get(task, {}), "shown": results.beyond_accuracy.get(task, {})}
         for kind, parts in results.segments.get(task, {}).items():
