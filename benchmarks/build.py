@@ -4,7 +4,8 @@
 
 Generated are reviews of a made-up shop: users and items by Zipf's law (about 9 reviews a user, 16 an item), texts of a
 few sentences whose length spreads as that of Amazon's reviews does (half of them below 60 words, some above 500), in
-the columns of Amazon's 2014 release. The same seed gives the same files, which stay in --work_dir.
+the columns of Amazon's 2014 release. Beyond a million reviews their texts come again, since writing them takes longer
+than building; who buys what and when does not. The same seed gives the same files, which stay in --work_dir.
 
 Each build runs in a process of its own. Printed are its wall time, the CPU seconds of it and its helpers, rows/s of the
 whole and of each step (as its progress bars tell), and the most memory that all its processes held at one moment (a
@@ -33,6 +34,7 @@ from .watching import watched
 COLUMNS = ("reviewerID", "asin", "helpful", "reviewText", "overall", "summary", "unixReviewTime", "reviewTime")
 _BAR = re.compile(r"^([a-z ]+): .* ([0-9.]+) rows/s\]$", re.MULTILINE)
 BLOCK = 100_000  # rows generated at once
+TEXTS = 1_000_000  # made up before they come again
 USERS, ITEMS = 9, 16  # reviews a user and an item, on average
 SUBJECTS = (
     "strap cable stand pedal sound finish string tuner case knob battery amp mic screen handle bottle scent cream "
@@ -84,16 +86,19 @@ def zipf(rng: np.random.Generator, kinds: int, exponent: float, size: int) -> np
 def reviews(n: int, seed: int) -> Iterator[dict]:
     """Yield n made-up reviews."""
     rare = words_of(np.random.default_rng([seed, 0]), 40_000)
+    texts: list[str] = []
     for block, start in enumerate(range(0, n, BLOCK), start=1):
         rng = np.random.default_rng([seed, block])
         size = min(BLOCK, n - start)
         users, items = zipf(rng, n // USERS + 1, 0.5, size), zipf(rng, n // ITEMS + 1, 0.7, size)
         times = rng.integers(1_000_000_000, 1_400_000_000, size=size)
         stars = rng.choice(5, size=size, p=[0.06, 0.06, 0.1, 0.2, 0.58]) + 1
-        lengths = np.clip(rng.lognormal(1.7, 0.75, size=size), 1, 120).astype(int)
-        draws = iter(rng.random(int(lengths.sum()) * 60).tolist())
-        for user, item, when, star, length in zip(*(a.tolist() for a in (users, items, times, stars, lengths))):
-            text = " ".join(sentence(draws, rare) for _ in range(length))
+        if start < TEXTS:
+            lengths = np.clip(rng.lognormal(1.7, 0.75, size=size), 1, 120).astype(int)
+            draws = iter(rng.random(int(lengths.sum()) * 60).tolist())
+            texts += (" ".join(sentence(draws, rare) for _ in range(length)) for length in lengths.tolist())
+        for place, (user, item, when, star) in enumerate(zip(*(a.tolist() for a in (users, items, times, stars)))):
+            text = texts[(start + place) % TEXTS]
             day = time.strftime("%m %d, %Y", time.gmtime(when))
             title = text[:30].rpartition(" ")[0]
             yield dict(zip(COLUMNS, (f"A{user:012X}", f"B{item:09X}", [0, 0], text, float(star), title, when, day)))
