@@ -94,24 +94,35 @@ def recommend(model: SASRecModel, histories: Sequence[np.ndarray]) -> pd.DataFra
     )
 
 
-def network_alone(model: SASRecModel) -> Callable[[Sequence[np.ndarray]], list[list[int]]]:
-    """The same answers from the trained network without RecTools' tables: histories in, lists of `K` items out."""
+def network_scores(model: SASRecModel) -> tuple[list[int], Callable[[Sequence[np.ndarray]], torch.Tensor]]:
+    """The ids of the items that the trained network knows, and a function from histories to the scores of these,
+    float32 [histories, items], without RecTools' tables."""
     network = model.torch_model.eval()
-    items = model.data_preparator.item_id_map.get_external_sorted_by_internal()  # the first stands for padding
-    place = {item: index for index, item in enumerate(items)}
+    items = model.data_preparator.item_id_map.get_external_sorted_by_internal().tolist()[1:]  # 0 stands for padding
+    place = {item: index for index, item in enumerate(items, start=1)}
     with torch.inference_mode():
         vectors = network.item_model.get_all_embeddings()
 
     @torch.inference_mode()
-    def answer(histories: Sequence[np.ndarray]) -> list[list[int]]:
-        rows = [[place[item] for item in history.tolist() if item in place] for history in histories]
-        read = torch.zeros(len(rows), model.session_max_len, dtype=torch.long)
-        for row, known in enumerate(rows):
-            last = known[-model.session_max_len :]
+    def score(histories: Sequence[np.ndarray]) -> torch.Tensor:
+        read = torch.zeros(len(histories), model.session_max_len, dtype=torch.long)
+        for row, history in enumerate(histories):
+            last = [place[item] for item in history.tolist() if item in place][-model.session_max_len :]
             read[row, model.session_max_len - len(last) :] = torch.tensor(last)
-        scores = network.encode_sessions({"x": read}, vectors)[:, -1] @ vectors.T
-        for row, known in enumerate(rows):
-            scores[row, [0, *known]] = -torch.inf
+        return (network.encode_sessions({"x": read}, vectors)[:, -1] @ vectors.T)[:, 1:]
+
+    return items, score
+
+
+def network_alone(model: SASRecModel) -> Callable[[Sequence[np.ndarray]], list[list[int]]]:
+    """Answers from the trained network without RecTools' tables: histories in, lists of `K` items out."""
+    items, score = network_scores(model)
+    place = {item: index for index, item in enumerate(items)}
+
+    def answer(histories: Sequence[np.ndarray]) -> list[list[int]]:
+        scores = score(histories)
+        for row, history in enumerate(histories):
+            scores[row, [place[item] for item in history.tolist() if item in place]] = -torch.inf
         return [[items[index] for index in row] for row in scores.topk(K).indices.tolist()]
 
     return answer

@@ -1,4 +1,4 @@
-"""Baselines of other libraries, ranked as ours are: item-kNN and ALS of implicit, EASE of RecTools.
+"""Baselines of other libraries, ranked as ours are: item-kNN and ALS of implicit, EASE and SASRec of RecTools.
 
     make peers                                   # their virtual environment, once
     .peers/bin/python -m studies.peers --dataset data/beauty --model ease --seed 1 --output runs/ease-beauty
@@ -15,18 +15,20 @@ import itertools
 import os
 import sys
 import time
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from implicit.cpu.als import AlternatingLeastSquares
 from implicit.nearest_neighbours import CosineRecommender
-from rectools.models import EASEModel
+from rectools.models import EASEModel, SASRecModel
 from scipy.sparse import csr_matrix
 
-from benchmarks.peers import as_dataset, read_sequences
+from benchmarks.peers import SETTINGS, as_dataset, network_scores, read_sequences
 from rdrec.durable import whole_file, write_json
 from rdrec.errors import DatasetError, exit_code
 from rdrec.tasks.scores import hit_and_ndcg
@@ -38,25 +40,50 @@ GRIDS = {
     "item-knn": {"K": [20, 100, 500]},
     "ease": {"regularization": [50.0, 200.0, 800.0]},
     "als": {"factors": [64, 128], "regularization": [0.01, 0.1], "alpha": [1.0, 10.0]},
+    "sasrec": {"epochs": [10, 20, 40], "session_max_len": [20]},  # as wide as our recipes: SETTINGS
 }
 
 
 def fit(name: str, settings: dict, dataset, seed: int, threads: int) -> Score:
     """Fit a model on a dataset of RecTools; what is returned scores any histories."""
+    known = dataset.item_id_map.get_external_sorted_by_internal()
+    if name == "sasrec":
+        return _fit_sasrec(settings, dataset, known, seed)
+
+    def as_matrix(histories: list[np.ndarray]) -> csr_matrix:
+        offsets = np.concatenate([[0], np.cumsum([len(columns) for columns in histories])])
+        cells = np.ones(offsets[-1], np.float32), np.concatenate(histories), offsets
+        return csr_matrix(cells, shape=(len(histories), len(known)))
+
     matrix = dataset.get_user_item_matrix(include_weights=True).astype(np.float32)
     if name == "ease":
         weights = EASEModel(**settings).fit(dataset).weight
-        return lambda histories: histories @ weights
+        return lambda histories: as_matrix(histories) @ weights
     if name == "item-knn":
         model = CosineRecommender(**settings, num_threads=threads)
         model.fit(matrix, show_progress=False)
-        return lambda histories: (histories @ model.similarity).toarray()
+        return lambda histories: (as_matrix(histories) @ model.similarity).toarray()
     model = AlternatingLeastSquares(**settings, random_state=seed, num_threads=threads)
     model.fit(matrix, show_progress=False)
 
-    def score(histories: csr_matrix) -> np.ndarray:
-        rows = np.arange(histories.shape[0])
-        return model.recalculate_user(rows, histories) @ model.item_factors.T
+    def score(histories: list[np.ndarray]) -> np.ndarray:
+        rows = np.arange(len(histories))
+        return model.recalculate_user(rows, as_matrix(histories)) @ model.item_factors.T
+
+    return score
+
+
+def _fit_sasrec(settings: dict, dataset, known: np.ndarray, seed: int) -> Score:
+    torch.manual_seed(seed)
+    model = SASRecModel(**SETTINGS, **settings, recommend_torch_device="cpu").fit(dataset)
+    items, score_items = network_scores(model)
+    order = np.argsort(known)
+    columns = order[np.searchsorted(known, items, sorter=order)]
+
+    def score(histories: list[np.ndarray]) -> np.ndarray:
+        scores = np.full((len(histories), len(known)), -np.inf)  # of an item that only users of one purchase bought
+        scores[:, columns] = score_items([known[history] for history in histories]).numpy()
+        return scores
 
     return score
 
@@ -69,6 +96,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     given = parser.parse_args()
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Lightning would take a GPU unasked
+    warnings.filterwarnings("ignore")  # Lightning's advice on loader processes and on the lack of a logger
+    torch.set_num_threads(given.threads)
     sequences = read_sequences(given.dataset)
     candidates = pq.read_table(given.dataset / "candidates" / "test.parquet")
     if len(candidates) != len(sequences):

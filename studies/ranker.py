@@ -1,22 +1,22 @@
 """Ranks of right items from scores of all items: what `peers.py` ranks other libraries' models with.
 
     ranker = Ranker(known, n_items=12101, seed=1)
-    ranker.in_catalog(lambda histories: histories @ weights, histories, targets)
+    ranker.in_catalog(score, histories, targets)    # score(columns of each history) are the scores of all known items
 
 Equal scores are told apart at random by seed, and an item that training does not hold stands behind all others. It
-needs NumPy and SciPy alone, so that it runs in the other libraries' environment and in ours, where it is tested.
+needs NumPy alone, so that it runs in the other libraries' environment and in ours, where it is tested.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 
 TIE_STREAM = 61
 USERS_AT_ONCE = 512
 
-Score = Callable[[csr_matrix], np.ndarray]  # histories [users, known items] to scores of the same shape
+# From histories, each the columns of its known items, oldest first, to scores [users, known items].
+Score = Callable[[list[np.ndarray]], np.ndarray]
 
 
 class Ranker:
@@ -42,12 +42,8 @@ class Ranker:
         """Scores of all items by id, float [users, n_items + 1], a batch of users at a time."""
         for start in range(0, len(histories), USERS_AT_ONCE):
             batch = [self.column[items] for items in histories[start : start + USERS_AT_ONCE]]
-            batch = [columns[columns >= 0] for columns in batch]
-            offsets = np.concatenate([[0], np.cumsum([len(columns) for columns in batch])])
-            shape = len(batch), len(self.known)
-            rows = csr_matrix((np.ones(offsets[-1], np.float32), np.concatenate(batch), offsets), shape=shape)
             scores = np.full((len(batch), self.n_items + 1), -np.inf)
-            scores[:, self.known] = score(rows)
+            scores[:, self.known] = score([columns[columns >= 0] for columns in batch])
             scores[:, 0] = np.nan  # no item; a comparison with NaN is never true
             yield slice(start, start + len(batch)), scores
 

@@ -3,8 +3,8 @@
     run_studies([study], Path("docs/evidence/runs"), Path("runs/studies"))
 
 A finished run is two small files, which belong to the repository: `run.parquet`, one row, and `ranks.parquet`, the rank
-of every user's item. So no run is made twice, and whoever doubts a table can count again. Neither names a user: ranks
-stand in the order of the raw ids, whose digest the row has.
+of every user's item (null: beyond 100). So no run is made twice, and whoever doubts a table can count again. Neither
+names a user: ranks stand in the order of the raw ids, whose digest the row has.
 
 What a run needs until then (checkpoints, weights) is in a folder of work, deleted at the end unless it is to be kept. A
 run that was stopped is made again, from its last checkpoint where it has one. Several processes, one a core, may share
@@ -47,6 +47,7 @@ from .study import Run, Study
 
 ROW, RANKS, SETTINGS = "run.parquet", "ranks.parquet", "settings.yaml"
 PEER_PYTHON = Path(".peers/bin/python")
+MOST = 100  # a worse rank counts in no figure, and is kept as none
 RANK_SCHEMA = pa.schema([("task", pa.string()), ("user", pa.int64()), ("rank", pa.int64())])
 CATALOG = Path("catalog") / "train.parquet"
 
@@ -161,6 +162,8 @@ def _by_raw_id(ranks: pa.Table, dataset: Path) -> tuple[pa.Table, str]:
     raw_ids = catalog.filter(pc.equal(catalog["kind"], "user"))["raw_id"].take(pc.subtract(ranks["user"], 1))
     ordered = ranks.set_column(1, "user", raw_ids).sort_by([("task", "ascending"), ("user", "ascending")])
     users = "\n".join(sorted(set(raw_ids.to_pylist())))
+    rank = ordered["rank"]
+    ordered = ordered.set_column(2, "rank", pc.if_else(pc.less_equal(rank, MOST), rank, None))
     return ordered.drop_columns("user"), hashlib.sha256(users.encode()).hexdigest()
 
 

@@ -18,7 +18,7 @@
       no texts: {item_text: [none]}
       titles: {item_text: [catalog]}
       transitions: {baseline: transitions}    # random, popularity, transitions: nothing is trained
-      item-kNN: {peer: item-knn}              # item-knn, ease, als: by .peers/bin/python (make peers)
+      item-kNN: {peer: item-knn}              # item-knn, ease, als, sasrec: by .peers/bin/python (make peers)
       planted: {dataset: "data/{dataset}-planted", only: [sample]}
 
 Equal settings are one run, whichever study asks for it: all of them share one folder of runs.
@@ -43,7 +43,7 @@ from rdrec.training.recipe import Recipe
 
 
 KEYS = {"title", "about", "tasks", "seeds", "against", "metrics", "datasets", "make", "settings"}
-PEERS = ("item-knn", "ease", "als")
+PEERS = ("item-knn", "ease", "als", "sasrec")
 METRICS = ["sequential hr@10", "sequential ndcg@10", "topn hr@1", "topn hr@10"]
 
 

@@ -31,28 +31,31 @@ def test_ranks_are_those_of_a_plain_count(monkeypatch):
 
         return 1 + sum(key(other) < key(target) for other in others)
 
-    found = ranker.in_catalog(lambda rows: rows @ weights, histories, targets)
+    def score(batch):
+        return np.array([weights[columns].sum(axis=0) for columns in batch])
+
+    found = ranker.in_catalog(score, histories, targets)
     assert found.tolist() == [
         expected(items, t, [i for i in range(1, 11) if i not in items]) for items, t in zip(histories, targets)
     ]
-    found = ranker.among(lambda rows: rows @ weights, histories, targets, negatives)
+    found = ranker.among(score, histories, targets, negatives)
     assert found.tolist() == [expected(*one) for one in zip(histories, targets, negatives)]
     # What the user has bought already is not recommended again.
-    again = ranker.in_catalog(lambda rows: rows @ weights, histories, np.array([items[0] for items in histories]))
+    again = ranker.in_catalog(score, histories, np.array([items[0] for items in histories]))
     assert np.isinf(again).all()
 
 
 def test_ties_depend_on_the_seed_alone():
     def ranks(seed):
         ranker = Ranker(np.arange(1, 101), 100, seed)
-        return ranker.in_catalog(lambda rows: np.zeros(rows.shape), [np.array([1])] * 50, np.arange(2, 52))
+        return ranker.in_catalog(lambda batch: np.zeros((len(batch), 100)), [np.array([1])] * 50, np.arange(2, 52))
 
     assert ranks(1).tolist() == ranks(1).tolist() != ranks(2).tolist()
     assert 35 < ranks(1).mean() < 65  # a target is not put before its equals
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["item-knn", "ease", "als"])
+@pytest.mark.parametrize("model", ["item-knn", "ease", "als", "sasrec"])
 def test_peers_beat_popularity_on_the_sample(model, sample_dir, sample_data, tmp_path):
     python = ROOT / ".peers" / "bin" / "python"
     if not python.is_file():
