@@ -19,7 +19,6 @@ import hashlib
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from rdrec.checkpoints.run_folder import LAST
 
@@ -57,12 +57,24 @@ def command(what: str, folder: Path, processes: int, flags: list[str]) -> list[s
 
 
 def start(what: str, folder: Path, processes: int, flags: list[str]) -> subprocess.Popen:
-    """Start it, in a process group of its own."""
+    """Start it."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_suffix(".log"), "w", encoding="utf-8") as log:
         asked = command(what, folder, processes, flags)
-        return subprocess.Popen(asked, start_new_session=True, stdout=log, stderr=log, env=environment)
+        return subprocess.Popen(asked, stdout=log, stderr=log, env=environment)
+
+
+def kill(run: subprocess.Popen) -> None:
+    """Kill it and all that it started, whose process groups are their own where torch starts them."""
+    processes = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(processes)
+    run.wait()
 
 
 def finish(run: subprocess.Popen, folder: Path) -> None:
@@ -102,8 +114,7 @@ def main() -> None:
                 # Longer than a start takes, or nothing would ever be done, and shorter than a whole run.
                 run.wait(timeout=rng.uniform(0.3, 0.9) * seconds)
             except subprocess.TimeoutExpired:
-                os.killpg(run.pid, signal.SIGKILL)
-                run.wait()
+                kill(run)
                 done += 1
                 print(f"kill {done} after which there is {sorted(path.name for path in cut.glob('*'))}", flush=True)
                 if done < given.kills:
