@@ -21,6 +21,8 @@ WINDOW, STEP_APART = 3, 0.6
 # A new item has as many neighbours, the most similar items; it counts as having followed each of them
 # LIKENESS * similarity ** 2 times.
 NEIGHBOURS, LIKENESS = 20, 3.0
+DIGITS = 9  # behind the point of a weighted count, so that sums of the same numbers in another order tie as they should
+FULL = 0.1  # with more pairs than this share of the table, summing in the table is faster than sorting the pairs
 EDGE = np.dtype([("item", "<i4"), ("follower", "<i4"), ("count", "<f4")])
 
 
@@ -109,6 +111,28 @@ class Transitions:
             int64, int64, float64 `[entries]`: the history, an item, and the weighted count above 0; sorted by history,
             then item.
         """
+        cells, counts = self._cells(histories, step_back)
+        cells, where = np.unique(cells, return_inverse=True)
+        counts = np.round(np.bincount(where, counts, minlength=len(cells)), DIGITS)
+        return cells // self.num_items, cells % self.num_items + 1, counts
+
+    def weighted(self, histories: Sequence[Sequence[int]]) -> np.ndarray:
+        """The weighted count of every item after each history's last ten: float32 `[histories, num_items]`, the count
+        of item n in column n - 1."""
+        recent = [np.asarray(history, dtype=np.int64)[-LAST_ITEMS:] for history in histories]
+        cells, counts = self._cells(recent, STEP_BACK)
+        shape = len(histories), self.num_items
+        if len(cells) > FULL * np.prod(shape):
+            summed = np.bincount(cells, counts, minlength=np.prod(shape))
+            return np.round(summed, DIGITS).astype(np.float32).reshape(shape)
+        rows, items, counts = self.entries(recent)
+        dense = np.zeros(shape, dtype=np.float32)
+        dense[rows, items - 1] = counts
+        return dense
+
+    def _cells(self, histories: Sequence[np.ndarray], step_back: float) -> tuple[np.ndarray, np.ndarray]:
+        """What followed each item of each history, not summed up: its place in a table `[histories, num_items]`, row by
+        row, and its weighted count, int64 and float64 `[pairs]`."""
         lengths = np.fromiter(map(len, histories), dtype=np.int64, count=len(histories))
         rows = np.repeat(np.arange(len(histories)), lengths)
         items = np.concatenate([np.zeros(0, dtype=np.int64), *histories]).astype(np.int64)
@@ -116,20 +140,8 @@ class Transitions:
         fans = self.first[items + 1] - self.first[items]
         entry = np.repeat(np.arange(len(rows)), fans)
         edge = np.arange(len(entry)) - np.repeat(np.cumsum(fans) - fans, fans) + self.first[items][entry]
-        width = self.num_items + 1
-        key, where = np.unique(rows[entry] * width + self.edges["follower"][edge], return_inverse=True)
-        # Rounded, so that sums of the same numbers in another order tie as they should.
-        counts = np.round(np.bincount(where, weights[entry] * self.edges["count"][edge], minlength=len(key)), 9)
-        return key // width, key % width, counts
-
-    def weighted(self, histories: Sequence[Sequence[int]]) -> np.ndarray:
-        """The weighted count of every item after each history's last ten: float32 `[histories, num_items]`, the count
-        of item n in column n - 1."""
-        recent = [np.asarray(history, dtype=np.int64)[-LAST_ITEMS:] for history in histories]
-        rows, items, counts = self.entries(recent)
-        dense = np.zeros((len(histories), self.num_items), dtype=np.float32)
-        dense[rows, items - 1] = counts
-        return dense
+        cells = rows[entry] * self.num_items + self.edges["follower"][edge] - 1
+        return cells, weights[entry] * self.edges["count"][edge]
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the pairs as one `.npy` file; an entry before them holds the number of items."""

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from modeling_rdrec import transitions
 from modeling_rdrec.transitions import LAST_ITEMS, LIKENESS, STEP_APART, STEP_BACK, WINDOW, Transitions
 
 
@@ -42,7 +43,9 @@ def test_pairs_are_those_of_a_plain_count(sequences, window):
     assert {(a, b): n for a, b, n in counted.edges.tolist()} == pytest.approx(dict(pairs))
 
 
-def test_weighted_counts_are_those_of_a_plain_count(sequences):
+@pytest.mark.parametrize("full", [0.0, 10.0])
+def test_weighted_counts_are_those_of_a_plain_count(sequences, full, monkeypatch):
+    monkeypatch.setattr(transitions, "FULL", full)  # summed in the table, or sorted
     counted, pairs = Transitions.count(sequences, ITEMS), plain_pairs(sequences)
     histories = [[3, 7, 9], [], [5], list(range(1, 25)), [2, 2, 2]]
     for found, history in zip(counted.weighted(histories), histories):
