@@ -119,6 +119,7 @@ def network_alone(model: SASRecModel) -> Callable[[Sequence[np.ndarray]], list[l
     items, score = network_scores(model)
     place = {item: index for index, item in enumerate(items)}
 
+    @torch.inference_mode()
     def answer(histories: Sequence[np.ndarray]) -> list[list[int]]:
         scores = score(histories)
         for row, history in enumerate(histories):
