@@ -111,9 +111,7 @@ class Transitions:
             int64, int64, float64 `[entries]`: the history, an item, and the weighted count above 0; sorted by history,
             then item.
         """
-        cells, counts = self._cells(histories, step_back)
-        cells, where = np.unique(cells, return_inverse=True)
-        counts = np.round(np.bincount(where, counts, minlength=len(cells)), DIGITS)
+        cells, counts = _sorted_sums(*self._cells(histories, step_back))
         return cells // self.num_items, cells % self.num_items + 1, counts
 
     def weighted(self, histories: Sequence[Sequence[int]]) -> np.ndarray:
@@ -121,14 +119,14 @@ class Transitions:
         of item n in column n - 1."""
         recent = [np.asarray(history, dtype=np.int64)[-LAST_ITEMS:] for history in histories]
         cells, counts = self._cells(recent, STEP_BACK)
-        shape = len(histories), self.num_items
-        if len(cells) > FULL * np.prod(shape):
-            summed = np.bincount(cells, counts, minlength=np.prod(shape))
-            return np.round(summed, DIGITS).astype(np.float32).reshape(shape)
-        rows, items, counts = self.entries(recent)
-        dense = np.zeros(shape, dtype=np.float32)
-        dense[rows, items - 1] = counts
-        return dense
+        size = len(histories) * self.num_items
+        if len(cells) > FULL * size:
+            dense = np.round(np.bincount(cells, counts, minlength=size), DIGITS).astype(np.float32)
+        else:
+            cells, counts = _sorted_sums(cells, counts)
+            dense = np.zeros(size, dtype=np.float32)
+            dense[cells] = counts
+        return dense.reshape(len(histories), self.num_items)
 
     def _cells(self, histories: Sequence[np.ndarray], step_back: float) -> tuple[np.ndarray, np.ndarray]:
         """What followed each item of each history, not summed up: its place in a table `[histories, num_items]`, row by
@@ -169,6 +167,12 @@ class Transitions:
         if not known or (np.diff(edges["item"]) < 0).any() or not np.isfinite(edges["count"]).all():
             raise ValueError(f"{path}: transitions of items that are none, or in no order: get it anew")
         return cls(edges, count)
+
+
+def _sorted_sums(cells: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each cell once, ascending, and the sum of its counts."""
+    cells, where = np.unique(cells, return_inverse=True)
+    return cells, np.round(np.bincount(where, counts, minlength=len(cells)), DIGITS)
 
 
 def _summed(items: np.ndarray, followers: np.ndarray, counts: np.ndarray) -> np.ndarray:

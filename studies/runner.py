@@ -95,8 +95,8 @@ def run_studies(studies: Sequence[Study], finished: Path, work: Path, keep_model
             if mine and not is_done(run, finished):
                 print(f"{run.dataset}, {run.setting}, seed {run.seed}: {run.id}", flush=True)
                 row, ranks = _make(run, work / run.id)
+                (finished / run.id).mkdir(parents=True, exist_ok=True)
                 for name, table in ((RANKS, ranks), (ROW, row)):
-                    (finished / run.id).mkdir(parents=True, exist_ok=True)
                     with whole_file(finished / run.id / name) as file:
                         pq.write_table(table, file, compression="zstd", write_statistics=False)
                 if not keep_models:
