@@ -6,7 +6,7 @@
     title: What rationales are worth as item text
     about: A sentence or two for the report.
     tasks: [sequential, topn]                 # what eval.py is asked for; default: these two
-    seeds: [1, 2, 3, 4, 5]
+    seeds: [1, 2, 3, 4, 5]                    # a dataset's entry or a setting may have its own, the setting's counts
     against: titles                           # what the others are compared with
     metrics: [sequential ndcg@10]             # what the report's tables show, the plot its first
     datasets:
@@ -118,7 +118,7 @@ def read_study(path: Path) -> Study:
         for dataset, where in content["datasets"].items()
         for setting, flags in content["settings"].items()
         if dataset in (flags or {}).get("only", [dataset])
-        for run in _runs(f"{path}: {setting}", dataset, where, setting, dict(flags or {}), tasks, seeds)
+        for run in _runs(f"{path}: {setting}", dataset, {"seeds": seeds, **where}, setting, dict(flags or {}), tasks)
     ]
     made = {str(folder): shlex.split(command) for folder, command in content.get("make", {}).items()}
     metrics = content.get("metrics", METRICS)
@@ -126,10 +126,11 @@ def read_study(path: Path) -> Study:
 
 
 def _runs(
-    place: str, dataset: str, where: dict, setting: str, flags: dict, tasks: tuple[str, ...], seeds: list[int]
+    place: str, dataset: str, where: dict, setting: str, flags: dict, tasks: tuple[str, ...]
 ) -> Iterator[Run]:
     """One setting on one dataset, a run a seed; `place` names it in errors."""
     flags.pop("only", None)
+    seeds = flags.pop("seeds", where["seeds"])
     named = {**where, "dataset": dataset}
     flags = {
         name: yaml.safe_load(value.format(**named)) if isinstance(value, str) and "{" in value else value

@@ -79,6 +79,19 @@ def test_two_builds_of_the_same_purchases_are_compared_user_by_user(study, tmp_p
     assert gain.users.high - gain.users.low < 0.04
 
 
+def test_seeds_of_a_setting_stand_before_those_of_a_dataset_and_of_the_study(study, tmp_path, sample_dir):
+    where = {"path": str(sample_dir), "recipe": str(tmp_path / "recipe.yaml"), "minutes": 1}
+    settings = {"popularity": {"baseline": "popularity"}, "dear": {"baseline": "transitions", "seeds": [9]}}
+    read = read_study(study(settings=settings, datasets={"sample": where, "large": where | {"seeds": [4]}}))
+    found = [(run.dataset, run.setting, run.seed) for run in read.runs]
+    assert found == [
+        *(("sample", "popularity", seed) for seed in (1, 2)),
+        ("sample", "dear", 9),
+        ("large", "popularity", 4),
+        ("large", "dear", 9),
+    ]
+
+
 @pytest.mark.slow
 def test_a_study_from_file_to_report(study, tmp_path, monkeypatch, sample_data, capfd):
     monkeypatch.chdir(ROOT)
