@@ -56,16 +56,15 @@ SETTINGS = {
 }
 
 
-def read_sequences(dataset: Path) -> list[np.ndarray]:
-    """Items of each user, oldest first (int64), of a dataset folder that `dataset_builder` wrote.
-
-    Users of fewer than three items are left out: nothing would stand before their two held-out items.
-    """
+def read_sequences(dataset: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Items of each user, oldest first (int64), of a dataset folder that `dataset_builder` wrote: of those whose last
+    two are held out, and of those who train whole (none but in a split by time)."""
     path = dataset / "interactions" / "train.parquet"
     if not path.is_file():
         raise DatasetError(f"{dataset}: no {path.relative_to(dataset)} there: give the folder of a built dataset")
-    sequences = pq.read_table(path, columns=["items"])["items"].to_pylist()
-    return [np.array(items) for items in sequences if len(items) >= 3]
+    sequences = [np.array(items) for items in pq.read_table(path, columns=["items"])["items"].to_pylist()]
+    tested = pq.read_metadata(dataset / "candidates" / "test.parquet").num_rows
+    return sequences[:tested], sequences[tested:]
 
 
 def as_dataset(histories: Sequence[np.ndarray]) -> Dataset:
@@ -163,7 +162,8 @@ def main() -> None:
             with arguments.output.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
-    sequences = read_sequences(arguments.dataset)[: arguments.max_users]
+    sequences, untested = read_sequences(arguments.dataset)
+    sequences = sequences[: arguments.max_users]
     validated = sequences
     if arguments.validation_users is not None and arguments.validation_users < len(sequences):
         rng = np.random.default_rng(arguments.seed)
@@ -175,7 +175,7 @@ def main() -> None:
         "lr": arguments.learning_rate,
     }
     model = SASRecModel(**settings, recommend_torch_device="cpu")
-    training = as_dataset([items[:-2] for items in sequences])
+    training = as_dataset([*(items[:-2] for items in sequences), *untested])
     common = {
         "model": f"RecTools {version('rectools')} SASRec",
         "dataset": str(arguments.dataset),

@@ -5,6 +5,7 @@
     python -m dataset_builder import --reference FOLDER_OR_URL --domain beauty --output data/beauty
     python -m dataset_builder info data/beauty
     python -m dataset_builder leaks data/beauty
+    python -m dataset_builder time_split data/mine --output data/mine-by-time
 
 Prints a summary with every skip and its count. Errors are one line on stderr, exit code 2.
 """
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 
 from rdrec.durable import write_json
-from rdrec.errors import UserError, exit_code, printable
+from rdrec.errors import DatasetError, UserError, exit_code, printable
 
 from .assemble import PROTOCOLS
 from .build import build_tables
@@ -24,6 +25,7 @@ from .leaks import format_leaks, leaks
 from .paper_import import build_tables_from_reference
 from .processes import usable_cores
 from .tables import Tables, load_tables, write_dataset
+from .time_split import split_by_time
 
 
 SETTINGS = ("protocol", "seed", "num_negatives")  # None where the flag is not given
@@ -62,12 +64,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m dataset_builder", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(title="commands", required=True)
 
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--output", required=True, help="folder to write")
+    written = argparse.ArgumentParser(add_help=False)
+    written.add_argument("--output", required=True, help="folder to write")
+    written.add_argument("--overwrite", action="store_true", help="replace an earlier build in the folder")
+    shared = argparse.ArgumentParser(add_help=False, parents=[written])
     shared.add_argument("--protocol", choices=PROTOCOLS, help="clean closes every leak (default)")
     shared.add_argument("--seed", type=int, help="of ids, splits and candidates (default 0)")
     shared.add_argument("--num_negatives", type=int, help="negatives a user (default 99)")
-    shared.add_argument("--overwrite", action="store_true", help="replace an earlier build in the folder")
 
     build = commands.add_parser("build", parents=[shared], help="from a reviews file")
     build.add_argument("--reviews", required=True, help="file or folder: CSV, TSV, JSON, Parquet, …, also packed")
@@ -100,6 +103,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     audit.add_argument("--seed", type=int, default=0, help="of the random numberings that ids are compared with")
     audit.add_argument("--output", type=Path, help="also write the figures to this JSON file")
     audit.set_defaults(run=run_leaks)
+
+    by_time = commands.add_parser("time_split", parents=[written], help="hold out what was bought after one moment")
+    by_time.add_argument("dataset", help="folder or dataset repo id, of purchases with times")
+    by_time.add_argument(
+        "--test_from", metavar="DAY", help="as in 2014-03-01 (default: a fifth of the purchases lie after it)"
+    )
+    by_time.set_defaults(run=run_time_split)
     return parser.parse_args(arguments)
 
 
@@ -145,8 +155,19 @@ def run_leaks(options: argparse.Namespace) -> None:
         write_json(
             options.output, {"dataset": str(options.dataset), "fingerprint": tables.info["fingerprint"], **audit}
         )
-    print(f"{tables.info['domain']}: protocol {tables.info['protocol']}, {tables.info['counts']['users']:,} test items")
+    tested = tables.candidates["test"].num_rows
+    print(f"{tables.info['domain']}: protocol {tables.info['protocol']}, {tested:,} test items")
     print(format_leaks(audit))
+
+
+def run_time_split(options: argparse.Namespace) -> None:
+    """Split a built dataset at a moment, write, and print the summary."""
+    tables = load_tables(options.dataset)
+    try:
+        split = split_by_time(tables, options.test_from)
+    except DatasetError as error:
+        raise DatasetError(f"{options.dataset}: {error}") from error
+    _finish(split, options)
 
 
 def _finish(tables: Tables, options: argparse.Namespace) -> None:

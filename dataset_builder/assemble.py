@@ -69,11 +69,14 @@ class Interactions:
         Interactions of each user.
     timestamps : int64 array of shape [n] or None
         Unix seconds, or None when unknown.
+    tested : int or None
+        So many users, the first ones, have a validation and a test item; None: all. The others train whole.
     """
 
     items: np.ndarray
     lengths: np.ndarray
     timestamps: np.ndarray | None = None
+    tested: int | None = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ def _user_ids(interactions: Interactions) -> np.ndarray:
 def _rationales(interactions: Interactions, texts: Texts, settings: Settings) -> dict[str, pa.Table]:
     splits = texts.splits
     if splits is None:
-        parts = leave_one_out(interactions.lengths)[texts.positions]
+        parts = leave_one_out(interactions.lengths, interactions.tested)[texts.positions]
         splits = split_texts(parts, settings.protocol, settings.seed, texts.trained)
     users = np.repeat(_user_ids(interactions), interactions.lengths)
     columns = [users[texts.positions], interactions.items[texts.positions], *texts.table.columns]
@@ -217,7 +220,8 @@ def _interactions(interactions: Interactions) -> pa.Table:
 def _candidates(
     interactions: Interactions, n_items: int, settings: Settings, test_negatives: np.ndarray | None
 ) -> dict[str, pa.Table]:
-    items, lengths = interactions.items, interactions.lengths
+    lengths = interactions.lengths[: interactions.tested]
+    items = interactions.items[: lengths.sum()]
     if len(lengths) * settings.num_negatives > MOST_IN_A_COLUMN:
         raise DatasetError(
             f"--num_negatives {settings.num_negatives}: too many candidates for {len(lengths):,} users: give at most "
@@ -232,7 +236,9 @@ def _candidates(
         starts = pa.array(np.arange(len(lengths) + 1) * negatives.shape[1], pa.int32())
         drawn = pa.ListArray.from_arrays(starts, pa.array(negatives.reshape(-1), pa.int64()))
         positives = items[np.cumsum(lengths) - back]
-        candidates[split] = pa.table([_user_ids(interactions), positives, drawn], schema=SCHEMAS["candidates"])
+        candidates[split] = pa.table(
+            [_user_ids(interactions)[: len(lengths)], positives, drawn], schema=SCHEMAS["candidates"]
+        )
     return candidates
 
 

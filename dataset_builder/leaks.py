@@ -12,6 +12,7 @@ sequences give when ids are drawn at random, and only what lies above that is a 
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from .tables import Tables
@@ -60,9 +61,14 @@ def leaks(tables: Tables, seed: int = 0) -> dict[str, Any]:
 
 
 def sequences(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
-    """All users' items end to end, and where each user's end (one past): two int64 arrays, [n] and [users]."""
-    column = tables.interactions["items"].combine_chunks()
+    """All tested users' items end to end, and where each one's end (one past): two int64 arrays, [n] and [users]."""
+    column = _of_tested(tables, "items")
     return column.flatten().to_numpy(), np.cumsum(pc.list_value_length(column).to_numpy())
+
+
+def _of_tested(tables: Tables, column: str) -> pa.ListArray:
+    """A column of `interactions` of the users of whom something is held out, who come first."""
+    return tables.interactions[column].slice(0, tables.candidates["test"].num_rows).combine_chunks()
 
 
 def id_order_leak(tables: Tables) -> dict[str, float]:
@@ -102,7 +108,7 @@ def text_leaks(tables: Tables, split: str) -> dict[str, int]:
     """How many held-out interactions of a split there are, how many have a text in the dataset at all (`with_text`),
     and of how many it stands in the training split (`in_training`)."""
     flat, ends = sequences(tables)
-    held_out = set(zip(tables.interactions["user"].to_pylist(), flat[ends - HELD_OUT[split]].tolist(), strict=True))
+    held_out = set(enumerate(flat[ends - HELD_OUT[split]].tolist(), 1))
     pairs = {
         part: set(zip(table["user"].to_pylist(), table["item"].to_pylist(), strict=True))
         for part, table in tables.rationales.items()
@@ -181,7 +187,7 @@ def equal_times(tables: Tables) -> dict[str, float] | None:
         the share whose raw item ids ascend. In a file without any order it is about half. Where it is far from that the
         file was sorted by item, and the order of equal times gives away which of two items comes later.
     """
-    column = tables.interactions["timestamps"].combine_chunks()
+    column = _of_tested(tables, "timestamps")
     if column.null_count:
         return None
     times, (_, ends) = column.flatten().to_numpy(), sequences(tables)

@@ -13,20 +13,22 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 _BLOCK = 10_000  # users whose candidates are looked at together, so that few numbers are in memory beside the result
 
 
-def leave_one_out(lengths: np.ndarray) -> np.ndarray:
+def leave_one_out(lengths: np.ndarray, tested: int | None = None) -> np.ndarray:
     """Part of each interaction when users' sequences lie end to end: the last is TEST, the one before VALIDATION.
 
     Parameters
     ----------
     lengths : int64 array of shape [n_users]
-        Interactions of each user, 3 or more.
+        Interactions of each user, 3 or more where something is held out.
+    tested : int, optional
+        Only of so many users, the first ones, something is held out; default: of all.
 
     Returns
     -------
     int8 array of shape [lengths.sum()]
     """
     parts = np.full(int(lengths.sum()), TRAIN, dtype=np.int8)
-    ends = np.cumsum(lengths)
+    ends = np.cumsum(lengths)[:tested]
     parts[ends - 1] = TEST
     parts[ends - 2] = VALIDATION
     return parts

@@ -84,6 +84,8 @@ class Recommender:
                 f"{self.model_id} and {self.dataset_id} have other users or items: name the dataset that the model was "
                 "trained on"
             )
+        if len(load_dataset(name="candidates", **self._tables | {"split": "test"})) != len(self.users):
+            raise ValueError(f"{self.dataset_id}: a split by time, for measuring: name the dataset that it was made of")
         texts = [row["text"] for row in catalog if row["kind"] == "item"]
         self.has_titles = any(texts)
         self.titles = {item: _short(text) if text else item for item, text in zip(self.items, texts)}

@@ -30,7 +30,7 @@ from scipy.sparse import csr_matrix
 
 from benchmarks.peers import SETTINGS, as_dataset, network_scores, read_sequences
 from rdrec.durable import whole_file, write_json
-from rdrec.errors import DatasetError, exit_code
+from rdrec.errors import exit_code
 from rdrec.tasks.scores import hit_and_ndcg
 
 from .ranker import Ranker, Score
@@ -99,13 +99,11 @@ def main() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Lightning would take a GPU unasked
     warnings.filterwarnings("ignore")  # Lightning's advice on loader processes and on the lack of a logger
     torch.set_num_threads(given.threads)
-    sequences = read_sequences(given.dataset)
+    sequences, untested = read_sequences(given.dataset)
     candidates = pq.read_table(given.dataset / "candidates" / "test.parquet")
-    if len(candidates) != len(sequences):
-        raise DatasetError(f"{given.dataset}: {len(candidates)} users have candidates, {len(sequences)} three items")
     kinds = pq.read_table(given.dataset / "catalog" / "train.parquet", columns=["kind"])["kind"].to_pylist()
     training = [items[:-2] for items in sequences]
-    dataset = as_dataset(training)
+    dataset = as_dataset([*training, *untested])
     ranker = Ranker(dataset.item_id_map.get_external_sorted_by_internal(), kinds.count("item"), given.seed)
     tried = []
     for values in itertools.product(*GRIDS[given.model].values()):

@@ -86,9 +86,13 @@ def run_studies(studies: Sequence[Study], finished: Path, work: Path, keep_model
     """Say what the runs cost, then make those that are not there."""
     text, left = cost(studies, finished)
     print(text, flush=True)
-    for folder, command in {folder: command for study in studies for folder, command in study.make.items()}.items():
+    makes = {folder: command for study in studies for folder, command in study.make.items()}
+    needed = {run.path for run in left}
+    for folder in reversed(makes):  # and what a needed one is made of
+        needed |= set(makes[folder]) if folder in needed else set()
+    for folder, command in makes.items():
         with _alone(work / f".{folder.replace('/', '-')}.lock", wait=True):
-            if not (Path(folder) / INFO_FILE).is_file() and any(run.path == folder for run in left):
+            if folder in needed and not (Path(folder) / INFO_FILE).is_file():
                 _call([sys.executable, *command[1:]] if command[0] == "python" else command)
     for run in left:
         with _alone(work / f".{run.id}.lock") as mine:
@@ -198,8 +202,8 @@ def _rank_baseline(run: Run) -> tuple[dict, pa.Table]:
     users = np.arange(1, len(data.sequences) + 1)
     given = data.sequences, users, *data.candidates["test"], method, data.num_items
     ranked = {
-        "sequential": rank_sequential(data.sequences, "test", method, data.num_items, run.seed),
-        "topn": rank_candidates(*given, seed=run.seed),
+        "sequential": rank_sequential(data.sequences, "test", method, data.num_items, run.seed, data.untested),
+        "topn": rank_candidates(*given, seed=run.seed, untested=data.untested),
     }
     parts = [pa.table({"task": [task] * len(users), "user": users, "rank": ranks}) for task, ranks in ranked.items()]
     return _figures(ranked), pa.concat_tables(parts).cast(RANK_SCHEMA)

@@ -11,7 +11,7 @@
     metrics: [sequential ndcg@10]             # what the report's tables show, the plot its first
     datasets:
       sample: {path: data/sample, recipe: recipes/sample.yaml, minutes: 3}     # of one run on one core, a guess
-    make:                                     # run first, where the folder is not there
+    make:                                     # run first, where a run needs the folder and it is not there
       data/sample: python -m rdrec.sample build --output data/sample
     settings:                                 # flags of train.py over the recipe; {dataset} stands for its name, and
                                               # {word} for what the dataset's entry has under that word
@@ -125,9 +125,7 @@ def read_study(path: Path) -> Study:
     return Study(path.stem, content["title"], content.get("about", ""), against, metrics, made, runs)
 
 
-def _runs(
-    place: str, dataset: str, where: dict, setting: str, flags: dict, tasks: tuple[str, ...]
-) -> Iterator[Run]:
+def _runs(place: str, dataset: str, where: dict, setting: str, flags: dict, tasks: tuple[str, ...]) -> Iterator[Run]:
     """One setting on one dataset, a run a seed; `place` names it in errors."""
     flags.pop("only", None)
     seeds = flags.pop("seeds", where["seeds"])

@@ -4,7 +4,8 @@
     ranks = rank_sequential(sequences, "test", "transitions", n_items, seed=0)
 
 The transitions baseline is the honest bar for a learned sequential model. It counts how often item b stands right
-after item a in the training parts (all but the last two items of each user) and adds these counts over the user's last
+after item a in the training parts (all but the last two items of each user, and all items of users of whom nothing is
+held out) and adds these counts over the user's last
 ten items, each step back in time weighing 0.7 of the one before; ties go to the more popular item, then by seed. For
 top-N the user's training items take the place of the last ten: all of them, and all alike, which is the reading that
 comes closest to the design's figures. Popularity is the number of training interactions.
@@ -33,7 +34,12 @@ class Scores(NamedTuple):
 
 
 def rank_sequential(
-    sequences: Sequence[np.ndarray], split: str, method: str, n_items: int, seed: int = 0
+    sequences: Sequence[np.ndarray],
+    split: str,
+    method: str,
+    n_items: int,
+    seed: int = 0,
+    untested: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
     """Rank each user's target among all items but those of the user's history.
 
@@ -49,6 +55,8 @@ def rank_sequential(
         Number of items; ids are 1 to n_items.
     seed : int
         Seed of the random ranking and of the last tie-break.
+    untested : sequence of np.ndarray
+        Items of users of whom nothing is held out: they are counted and not ranked for.
 
     Returns
     -------
@@ -71,11 +79,12 @@ def rank_sequential(
         rng = np.random.default_rng([seed, RANDOM_STREAM, cut])
         return rng.integers(1, left + 1)
 
-    place = _popularity_places(sequences, n_items, seed)
+    training = [*(items[:-2] for items in sequences), *untested]
+    place = _popularity_places(training, n_items, seed)
     if method == "popularity":
         scores = _no_scores()
     else:
-        scores = _transition_scores(sequences, [items[-LAST_ITEMS:] for items in histories], n_items, STEP_BACK)
+        scores = _transition_scores(training, [items[-LAST_ITEMS:] for items in histories], n_items, STEP_BACK)
     width = n_items + 1
     history_keys = np.unique(history_rows * width + history_items)
     open_ = ~_contains(history_keys, scores.key)
@@ -107,6 +116,7 @@ def rank_candidates(
     n_items: int,
     seed: int = 0,
     split: str = "test",
+    untested: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
     """Rank each positive among its negatives.
 
@@ -120,7 +130,7 @@ def rank_candidates(
         Sampled items of each query: int64 [queries, 99].
     method : str
         "random", "popularity" or "transitions".
-    n_items, seed : int
+    n_items, seed, untested
         As for `rank_sequential`.
     split : str
         Which split the queries are of; sets the stream of the random ranking.
@@ -146,11 +156,12 @@ def rank_candidates(
         rng = np.random.default_rng([seed, RANDOM_STREAM, HELD_OUT[split]])
         return rng.integers(1, negatives.shape[1] + 2, size=len(users))
 
-    place = _popularity_places(sequences, n_items, seed)
+    training = [*(items[:-2] for items in sequences), *untested]
+    place = _popularity_places(training, n_items, seed)
     if method == "popularity":
         scores = _no_scores()
     else:
-        scores = _transition_scores(sequences, [items[:-2] for items in sequences], n_items, 1.0)
+        scores = _transition_scores(training, training[: len(sequences)], n_items, 1.0)
     rows = (users - 1) * (n_items + 1)
     right = _look_up(scores, rows + positives)[:, None]
     others = _look_up(scores, (rows[:, None] + negatives).ravel()).reshape(negatives.shape)
@@ -177,9 +188,9 @@ def _flatten(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(np.arange(len(parts)), lengths), np.concatenate(parts).astype(np.int64)
 
 
-def _popularity_places(sequences: Sequence[np.ndarray], n_items: int, seed: int) -> np.ndarray:
+def _popularity_places(training: Sequence[np.ndarray], n_items: int, seed: int) -> np.ndarray:
     """Place of each item by popularity in the training parts, 0 the best, ties at random: int64 [n_items + 1]."""
-    _, items = _flatten([items[:-2] for items in sequences])
+    _, items = _flatten(training)
     counts = np.bincount(items, minlength=n_items + 1)[1:]
     tie = np.random.default_rng([seed, TIE_STREAM]).permutation(n_items)
     place = np.empty(n_items + 1, dtype=np.int64)
@@ -193,10 +204,10 @@ def _no_scores() -> Scores:
 
 
 def _transition_scores(
-    sequences: Sequence[np.ndarray], histories: Sequence[np.ndarray], n_items: int, step_back: float
+    training: Sequence[np.ndarray], histories: Sequence[np.ndarray], n_items: int, step_back: float
 ) -> Scores:
     """Sum, over each row of `histories`, step_back^(steps back) times how often each item followed its items."""
-    counts = Transitions.count([items[:-2] for items in sequences], n_items, window=1)
+    counts = Transitions.count(training, n_items, window=1)
     rows, items, values = counts.entries(histories, step_back)
     return Scores(rows * (n_items + 1) + items, rows, values)
 

@@ -34,11 +34,10 @@ def reference_points(
         for task, ranks in ceiling_ranks(world_from_info(data.info), tables, split).items():
             points[task]["planted ceiling"] = hit_and_ndcg(ranks, CEILING_CUTS)
     for method in reversed(METHODS):
-        ranks = rank_sequential(data.sequences, split, method, data.num_items, seed)
+        ranks = rank_sequential(data.sequences, split, method, data.num_items, seed, data.untested)
         points["sequential"][method] = hit_and_ndcg(ranks[:max_samples], CUTS["sequential"])
-        ranks = rank_candidates(
-            data.sequences, users, positives, negatives, method, data.num_items, seed=seed, split=split
-        )
+        asked = (data.sequences, users, positives, negatives)
+        ranks = rank_candidates(*asked, method, data.num_items, seed, split, data.untested)
         points["topn"][method] = hit_and_ndcg(ranks[:max_samples], CUTS["topn"])
     return points
 

@@ -40,6 +40,8 @@ class TaskData:
     ----------
     sequences : list of int64 arrays
         Items of user `u` (`sequences[u - 1]`), oldest first: `[:-2]` trains, `[-2]` validates, `[-1]` tests.
+    untested : list of int64 arrays
+        Items of the users after these, of whom nothing is held out: all trains. None but in a split by time.
     texts : dict of str to Texts
         Splits train, validation, test.
     candidates : dict of str to (positive int64 [users], negatives int64 [users, n])
@@ -55,7 +57,8 @@ class TaskData:
         self.protocol = tables.info["protocol"]
         items = tables.interactions.column("items").combine_chunks()
         offsets = items.offsets.to_numpy()
-        self.sequences = np.split(items.values.to_numpy(), offsets[1:-1])
+        everyone, tested = np.split(items.values.to_numpy(), offsets[1:-1]), tables.candidates["test"].num_rows
+        self.sequences, self.untested = everyone[:tested], everyone[tested:]
         kinds = np.asarray(tables.catalog.column("kind").to_pylist())
         raw_ids = np.asarray(tables.catalog.column("raw_id").to_pylist(), dtype=object)
         self.raw_ids = {kind: raw_ids[kinds == kind].tolist() for kind in ("user", "item")}
@@ -77,9 +80,9 @@ class TaskData:
         self.num_negatives = self.candidates["test"][1].shape[1]
 
     def histories(self, fit_on: str = "train") -> list[np.ndarray]:
-        """What a model fitted on "train", "train+validation" or "all" may see of each user's items: int64 arrays."""
+        """Each user's items that a model fitted on "train", "train+validation" or "all" may see: int64 arrays."""
         cut = FITTED_ON[fit_on]
-        return [items[: len(items) - cut] for items in self.sequences]
+        return [*(items[: len(items) - cut] for items in self.sequences), *self.untested]
 
     def texts_for(self, fit_on: str = "train") -> Texts:
         """Explanations and rationales that a model fitted on these splits may see."""

@@ -105,6 +105,20 @@ def test_held_out_items_do_not_count():
     assert (counted == rank_sequential(other, "validation", "transitions", n_items)).all()
 
 
+@pytest.mark.parametrize("method", ["popularity", "transitions"])
+def test_users_of_whom_nothing_is_held_out_count_whole(method):
+    sequences, n_items = world()
+    ranked, others = sequences[:80], sequences[80:]
+    # The same purchases train where two that are held out stand behind the others' own.
+    longer = [*ranked, *(np.append(items, [1, 1]) for items in others)]
+    ranks = rank_sequential(ranked, "test", method, n_items, untested=others)
+    assert (ranks == rank_sequential(longer, "test", method, n_items)[:80]).all()
+    assert (ranks != rank_sequential(ranked, "test", method, n_items)).any()
+    asked = np.arange(1, 81), np.array([items[-1] for items in ranked]), np.tile([[3, 4, 5]], (80, 1))
+    ranks = rank_candidates(ranked, *asked, method, n_items, untested=others)
+    assert (ranks == rank_candidates(longer, *asked, method, n_items)).all()
+
+
 def test_hit_and_ndcg_by_hand():
     assert hit_and_ndcg(np.array([1, 3, 30]), [1, 5]) == pytest.approx(
         {"hr@1": 1 / 3, "ndcg@1": 1 / 3, "hr@5": 2 / 3, "ndcg@5": 1.5 / 3}

@@ -197,6 +197,23 @@ def test_what_another_process_makes_is_passed_by_and_what_died_is_made(study, tm
     assert (runs / first.id / ROW).is_file()
 
 
+def test_what_a_dataset_is_made_of_is_made_first_and_nothing_else(study, tmp_path, monkeypatch):
+    read = read_study(
+        study(
+            settings={"popularity": {"baseline": "popularity", "dataset": "data/last"}},
+            against="popularity",
+            make={"data/first": "make first", "data/other": "make other", "data/last": "make last --of data/first"},
+        )
+    )
+    called = []
+    monkeypatch.setattr(runner, "_call", lambda command: called.append(command[1]))
+    monkeypatch.setattr(runner, "_make", lambda *rest: pytest.exit("the datasets are there first"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(pytest.exit.Exception):
+        run_studies([read], tmp_path / "runs", tmp_path / "work")
+    assert called == ["first", "last"]
+
+
 def test_a_stopped_training_goes_on_from_its_checkpoint(study, tmp_path, monkeypatch):
     read = read_study(study(seeds=[1]))
     run = next(run for run in read.runs if run.kind == "model")

@@ -13,11 +13,15 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 
+from dataset_builder.tables import load_tables, write_dataset
+from dataset_builder.time_split import split_by_time
 from rdrec.arguments import parse_arguments
 from rdrec.checkpoints import run_folder
 from rdrec.checkpoints.loading import load_pretrained
 from rdrec.durable import write_json
 from rdrec.errors import UserError
+from rdrec.evaluation.runner import Evaluation
+from rdrec.evaluation.settings import EvaluationSettings
 from rdrec.training.loop import train
 from rdrec.training.recipe import Recipe
 from tests.conftest import ROOT, TINY_MODEL, launched_on
@@ -262,3 +266,15 @@ def test_checkpoints_of_another_kind_or_size_are_named(tiny_checkpoint, tmp_path
     write_json(broken / "config.json", {**config, "model_type": "bert"})
     with pytest.raises(ValueError, match="a checkpoint of kind 'bert'"):
         load_pretrained(str(broken))
+
+
+@pytest.mark.slow
+def test_in_a_split_by_time_those_are_measured_who_are_tested(small_recipe, sample_dir, tmp_path):
+    split = split_by_time(load_tables(sample_dir))
+    folder, run = write_dataset(split, tmp_path / "split"), tmp_path / "run"
+    train(small_recipe(dataset=str(folder), history="decoder"))
+    Evaluation(EvaluationSettings(model=str(run), dataset=str(folder), tasks=["sequential", "topn"])).run()
+    results = json.loads((run / "eval_results.json").read_text())
+    tested = split.candidates["test"].num_rows
+    assert results["queries"] == {"sequential": tested, "topn": tested}
+    assert {"transitions", "popularity", "random"} == set(results["reference_points"]["sequential"])
