@@ -4,9 +4,11 @@
 
 A table a dataset with mean and standard deviation over seeds; then what each setting gains over the one that the study
 compares with: 95% intervals over users and over seeds, p with Holm's correction over all comparisons of the report, and
-the size of the effect. What has no interval is not printed as a difference.
+the size of the effect. What has no interval is not printed as a difference. Last, whether one dataset puts the settings
+in the order that another does.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,13 +24,16 @@ from rdrec.durable import whole_file, write_text
 from rdrec.errors import UserError
 
 from .runner import RANKS, is_done, read_row
-from .statistics import Difference, SeedTest, holm, over_seeds, over_users, seed_interval
+from .statistics import Difference, SeedTest, holm, over_seeds, over_users, same_order, seed_interval
 from .study import Study
 
 
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.hashsalt"] = "rdrec"  # equal plots, equal files
 from matplotlib import pyplot  # noqa: E402
+
+
+FEWEST_IN_ORDER = 4  # settings: of three, a perfect order is one in six
 
 
 @dataclass
@@ -121,6 +126,7 @@ def write_report(study: Study, runs: Path, output: Path) -> str:
     parts += [f"```bash\n{commands}\n```"]
     parts += [_means(study, dataset, settings) for dataset, settings in cells.items()]
     parts += [_gains(study, found)] if found else []
+    parts += [_orders(study.metrics[0], cells)]
     parts += [f"![{study.metrics[0]} by setting]({study.name}.svg)"]
     write_text(output / f"{study.name}.md", "\n\n".join(filter(None, parts)) + "\n")
     _write_csv(cells, output / f"{study.name}.csv")
@@ -167,6 +173,32 @@ def _gains(study: Study, found: list[Gain]) -> str:
     )
     header = ["data", "setting", "metric", "over users", "over seeds", "p", "d"]
     return text + _table(header, rows)
+
+
+def _orders(metric: str, cells: dict[str, dict[str, Cell]]) -> str:
+    """A line a pair of datasets: how alike they put their settings in order; "" where none has enough in common."""
+    means = {
+        dataset: {
+            name: seed_interval(cell.values(metric, sorted(cell.rows)))[0]
+            for name, cell in settings.items()
+            if metric in next(iter(cell.rows.values()))
+        }
+        for dataset, settings in cells.items()
+    }
+    rows = []
+    for (one, ours), (other, theirs) in itertools.combinations(means.items(), 2):
+        both = [name for name in ours if name in theirs]
+        if len(both) >= FEWEST_IN_ORDER:
+            correlation, p = same_order([ours[name] for name in both], [theirs[name] for name in both])
+            best = (max(both, key=found.get) for found in (ours, theirs))
+            rows.append([one, other, str(len(both)), f"{correlation:+.2f}", f"{p:.3f}", *best])
+    if not rows:
+        return ""
+    text = (
+        f"## The same order everywhere?\n\nSpearman's rank correlation of the settings' means of {metric} between two "
+        "datasets, its p over permutations, and which setting is best in each.\n\n"
+    )
+    return text + _table(["one", "other", "settings", "correlation", "p", "best in one", "best in the other"], rows)
 
 
 def _span(difference: Difference | None, form: str = ".4f") -> str:

@@ -37,6 +37,23 @@ class SeedTest(NamedTuple):
     size: Difference | None
 
 
+def same_order(ours: Sequence[float], theirs: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """Spearman's rank correlation of two measures of the same things, and its two-sided p over permutations.
+
+    Zero and 1 where one of the two does not vary.
+    """
+    if not np.ptp(ours) or not np.ptp(theirs):
+        return 0.0, 1.0
+    found = stats.permutation_test(
+        (np.asarray(ours),),
+        lambda x: stats.spearmanr(x, theirs).statistic,
+        permutation_type="pairings",
+        vectorized=False,
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.statistic), float(found.pvalue)
+
+
 def over_users(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> Difference:
     """The mean of ours - theirs over users, with the percentile interval of a paired bootstrap (Efron 1979).
 

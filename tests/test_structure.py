@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 
 # Small helpers for every room. They import nothing of the project but one another.
-GROUND_FLOOR = ("rdrec.errors", "rdrec.durable", "rdrec.arguments", "rdrec.places")
+GROUND_FLOOR = ("rdrec.errors", "rdrec.durable", "rdrec.arguments", "rdrec.memory", "rdrec.places")
 # A room may import the ground floor and the rooms above it in this list.
 ROOMS = (
     "modeling_rdrec",

@@ -6,7 +6,6 @@ Users are cut into parts of a fixed size. Each process answers every `num_proces
 yet; the first one puts them together.
 """
 
-import ctypes
 import hashlib
 import json
 import sys
@@ -25,6 +24,7 @@ from tqdm.auto import tqdm
 from rdrec.checkpoints.environment import use_all_cores
 from rdrec.checkpoints.loading import check_same_catalog, load_pretrained
 from rdrec.errors import UserError
+from rdrec.memory import give_back_freed_memory
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.data import TaskData
 
@@ -161,7 +161,7 @@ class Recommending:
                     bar.update(answers[-1].num_rows)
                 # One chunk a column, so that the bytes of the file depend on its rows alone.
                 self.parts.write(number, pa.concat_tables(answers).combine_chunks())
-                _give_back_freed_memory()
+                give_back_freed_memory()  # batches differ in shape: what one leaves free does not fit the next
 
     def _answer(self, users: list[int]) -> pa.Table:
         """Rows of the file for users, given and asked by internal ids."""
@@ -193,14 +193,6 @@ class Recommending:
         sentences = self.model.explain(self.tokenizer, of_user, flat, bought, internal_ids=True) if flat else []
         ends = np.cumsum([len(row) for row in items])
         return [sentences[end - len(row) : end] for end, row in zip(ends, items)]
-
-
-def _give_back_freed_memory() -> None:
-    """Batches differ in shape, so what one leaves free does not fit the next: glibc would take more and more."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
-        if trim is not None:
-            trim(0)
 
 
 def _sha256(values: np.ndarray) -> str:

@@ -8,9 +8,6 @@ scores of a batch a dozen times; and freed memory goes back to the system, to be
 step asks for it.
 """
 
-import ctypes
-import sys
-
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -19,6 +16,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.models.t5.modeling_t5 import T5DenseActDense
 
 from modeling_rdrec import RDRecForConditionalGeneration
+from rdrec.memory import keep_freed_memory
 
 from .linear import use_fast_linear
 
@@ -26,8 +24,6 @@ from .linear import use_fast_linear
 ATTENTION = "rdrec_cpu_training"
 # Scores that are worked on at once, so that they stay in the cache: 8 MB in float32.
 SCORES_AT_ONCE = 2**21
-# Names of glibc's mallopt (malloc.h).
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def speed_up(model: RDRecForConditionalGeneration) -> None:
@@ -43,18 +39,6 @@ def speed_up(model: RDRecForConditionalGeneration) -> None:
         AttentionInterface.register(ATTENTION, attention_forward)
         AttentionMaskInterface.register(ATTENTION, sdpa_mask)
         model.set_attn_implementation(ATTENTION)
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep what this process frees for its next request; without glibc nothing is changed."""
-    if sys.platform != "linux":
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # another C library
-        return
-    mallopt(M_MMAP_MAX, 0)
-    mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def keep_mask(shape: torch.Size | tuple[int, ...], p: float) -> torch.Tensor:

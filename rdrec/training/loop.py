@@ -31,6 +31,7 @@ from rdrec.checkpoints.loading import load_pretrained
 from rdrec.checkpoints.records import TrainingRecord, read_json
 from rdrec.durable import is_full, put_in_place, replace_folder, write_json
 from rdrec.errors import UserError
+from rdrec.memory import give_back_freed_memory
 from rdrec.sample.build import load_tables_of
 from rdrec.tasks.collator import Collator
 from rdrec.tasks.data import TaskData
@@ -390,6 +391,7 @@ class Run:
                 window = Window()
             if progress.step % (recipe.eval_steps or per_epoch) == 0 or last:
                 self._validate(bar)
+                give_back_freed_memory()  # what validation needed is of other sizes than what steps need
                 patience_left = not self._out_of_patience()
                 before = time.perf_counter()
             stopped = self._agree_to_stop(stop)

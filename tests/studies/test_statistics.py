@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from studies import statistics
-from studies.statistics import holm, over_seeds, over_users, seed_interval
+from studies.statistics import holm, over_seeds, over_users, same_order, seed_interval
 
 
 def test_holm_by_hand():
@@ -68,3 +68,12 @@ def test_the_mean_over_seeds_has_the_interval_of_t():
     mean, spread, half = seed_interval([1.0, 2.0, 3.0])
     assert (mean, spread) == (2.0, 1.0) and half == pytest.approx(4.303 / np.sqrt(3), abs=1e-3)
     assert seed_interval([1.5]) == (1.5, 0.0, None)
+
+
+def test_the_same_order_is_spearmans_with_an_exact_p_for_few():
+    ours = [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert same_order(ours, [1, 2, 3, 4, 5]) == pytest.approx((1.0, 2 / 120))  # that order or its reverse, of 5!
+    assert same_order(ours, [5, 4, 3, 2, 1])[0] == pytest.approx(-1)
+    found = same_order(ours, [2, 1, 4, 3, 5])
+    assert found[0] == pytest.approx(stats.spearmanr(ours, [2, 1, 4, 3, 5]).statistic) and 0.05 < found[1] < 0.3
+    assert same_order(ours, [7.0] * 5) == (0.0, 1.0)
