@@ -5,6 +5,7 @@ if __name__ == "__main__":
 """
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -24,16 +25,21 @@ def printable(text: str) -> str:
 
 
 def exit_code(main: Callable[[], int | None]) -> int:
-    """Run `main` and return the process's exit code: 0 or its own, 2 for what the user can mend, 130 when interrupted.
+    """Run `main` and return the process's exit code: 0 or its own, 2 for what the user can mend, 130 when interrupted,
+    141 where nobody reads what is printed any more, as after `| head`.
 
     A fault of the program passes through, so that Python prints its traceback and leaves with 1.
     """
     try:
-        return main() or 0
+        code = main() or 0
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt as error:
         print(f"error: {printable(str(error)) or 'interrupted'}", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _unread():
+            return 141
         if not _mendable(error):
             raise
         said = " ".join(str(error).split())
@@ -41,6 +47,16 @@ def exit_code(main: Callable[[], int | None]) -> int:
             said += ": the disk is full; what was there before is untouched: free some space and give the command again"
         print(f"error: {printable(said)}", file=sys.stderr)
         return 2
+
+
+def _unread() -> bool:
+    """Whether standard output is a pipe that was shut at its other end; then it leads nowhere from now on."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return True
+    return False
 
 
 def _mendable(error: UserError | OSError) -> bool:

@@ -137,6 +137,15 @@ def test_only_errors_of_files_that_have_a_name_are_the_users(tmp_path, capsys):
             code_of(fault)
 
 
+@pytest.mark.parametrize("lines", [1, 100_000], ids=["at the end", "in between"])
+def test_nobody_reading_on_is_no_fault(lines):
+    program = f"import sys; from rdrec.errors import exit_code; sys.exit(exit_code(lambda: print('line\\n' * {lines})))"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        run.stdout.close()
+        assert run.stderr.read() == b""
+    assert run.returncode == 141
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_readable(path):
     recipe = parse_arguments(Recipe, "Test.", ["--config", str(path)])
