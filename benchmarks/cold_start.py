@@ -66,6 +66,8 @@ class ColdStart:
 
 def draw(data: TaskData, seed: int, split: str) -> ColdStart:
     """Draw the new items, among those that have a text, and find the users to evaluate."""
+    if data.untested:
+        raise UserError("the dataset is a split by time: give the one that it was made of")
     with_text = np.flatnonzero([bool(text) for text in data.catalog_texts]) + 1
     count = round(SHARE * data.num_items)
     if not 0 < count <= len(with_text):

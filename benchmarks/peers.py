@@ -163,7 +163,8 @@ def main() -> None:
                 file.write(json.dumps(line) + "\n")
 
     sequences, untested = read_sequences(arguments.dataset)
-    sequences = sequences[: arguments.max_users]
+    if arguments.max_users is not None:
+        sequences, untested = sequences[: arguments.max_users], []
     validated = sequences
     if arguments.validation_users is not None and arguments.validation_users < len(sequences):
         rng = np.random.default_rng(arguments.seed)

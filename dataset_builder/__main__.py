@@ -163,6 +163,10 @@ def run_leaks(options: argparse.Namespace) -> None:
 def run_time_split(options: argparse.Namespace) -> None:
     """Split a built dataset at a moment, write, and print the summary."""
     tables = load_tables(options.dataset)
+    if Path(options.output).resolve() == Path(options.dataset).resolve():
+        raise DatasetError(
+            f"--output {options.output}: the dataset itself, which the split lacks parts of: give another"
+        )
     try:
         split = split_by_time(tables, options.test_from)
     except DatasetError as error:

@@ -131,6 +131,7 @@ def assemble(
     test_negatives: np.ndarray | None = None,
     notes: dict[str, str] | None = None,
     extends: dict[str, Any] | None = None,
+    owned: Interactions | None = None,
 ) -> Tables:
     """Make the tables.
 
@@ -150,6 +151,8 @@ def assemble(
         How the input was understood, by topic; printed, and recorded where there are any.
     extends : dict, optional
         Fingerprint and counts of the dataset that this one extends, to be recorded.
+    owned : Interactions, optional
+        All that the tested users ever bought, none of which is drawn as a negative; default: their interactions.
 
     Raises
     ------
@@ -157,7 +160,7 @@ def assemble(
         A user has too few items left to draw the negatives from, or there are more of them than a table can hold.
     """
     rationales = _rationales(interactions, texts, settings)
-    candidates = _candidates(interactions, len(names.items), settings, test_negatives)
+    candidates = _candidates(interactions, owned, len(names.items), settings, test_negatives)
     info = {
         "format": FORMAT,
         "domain": settings.domain,
@@ -218,10 +221,15 @@ def _interactions(interactions: Interactions) -> pa.Table:
 
 
 def _candidates(
-    interactions: Interactions, n_items: int, settings: Settings, test_negatives: np.ndarray | None
+    interactions: Interactions,
+    owned: Interactions | None,
+    n_items: int,
+    settings: Settings,
+    test_negatives: np.ndarray | None,
 ) -> dict[str, pa.Table]:
     lengths = interactions.lengths[: interactions.tested]
     items = interactions.items[: lengths.sum()]
+    theirs = (items, lengths) if owned is None else (owned.items, owned.lengths)
     if len(lengths) * settings.num_negatives > MOST_IN_A_COLUMN:
         raise DatasetError(
             f"--num_negatives {settings.num_negatives}: too many candidates for {len(lengths):,} users: give at most "
@@ -232,7 +240,7 @@ def _candidates(
         if split == "test" and test_negatives is not None:
             negatives = test_negatives
         else:
-            negatives = draw_candidates(items, lengths, n_items, settings.num_negatives, settings.seed, split)
+            negatives = draw_candidates(*theirs, n_items, settings.num_negatives, settings.seed, split)
         starts = pa.array(np.arange(len(lengths) + 1) * negatives.shape[1], pa.int32())
         drawn = pa.ListArray.from_arrays(starts, pa.array(negatives.reshape(-1), pa.int64()))
         positives = items[np.cumsum(lengths) - back]

@@ -16,7 +16,7 @@ from rdrec.errors import DatasetError
 
 from .assemble import Interactions
 from .tables import Tables, load_tables
-from .time_split import KIND as TIME_SPLIT
+from .time_split import is_time_split
 
 
 # What a build takes where nothing is said. One that extends another takes that one's.
@@ -93,7 +93,7 @@ def read_known(path: str | Path) -> Known:
         No such dataset, or one that was not built from reviews.
     """
     tables = load_tables(path)
-    if tables.info["source"].get("kind") == TIME_SPLIT:
+    if is_time_split(tables.info):
         raise DatasetError(f"--extend {path}: a split by time, which is for measuring; extend the one it was made of")
     if tables.info["min_core"] is None or tables.interactions["timestamps"].null_count:
         raise DatasetError(

@@ -11,6 +11,7 @@ Of all others everything before the moment trains.
 
 from collections import Counter
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,11 @@ KIND = "time split"  # of the source, in the record of the build
 SHARE = 0.2  # of the purchases, that lie after the moment where none is given
 DAY = 86_400
 FEWEST_BEFORE = 2  # one to read and one to validate
+
+
+def is_time_split(info: dict[str, Any]) -> bool:
+    """Whether a build's record is of a split by time, which is for measuring alone."""
+    return info["source"].get("kind") == KIND
 
 
 def split_by_time(tables: Tables, test_from: str | None = None) -> Tables:
@@ -53,7 +59,7 @@ def split_by_time(tables: Tables, test_from: str | None = None) -> Tables:
     info = tables.info
     if tables.interactions["timestamps"].null_count:
         raise DatasetError("its purchases have no times: build it from reviews that do")
-    if info.get("keep_repeats") or info["protocol"] != "clean" or info["source"].get("kind") == KIND:
+    if info.get("keep_repeats") or info["protocol"] != "clean" or is_time_split(info):
         raise DatasetError("give a dataset that was built under clean, without --keep_repeats, and not split before")
     items, times, owner = _flat(tables)
     moment = _moment(times, test_from)
@@ -64,24 +70,26 @@ def split_by_time(tables: Tables, test_from: str | None = None) -> Tables:
         raise DatasetError(
             f"nobody has {FEWEST_BEFORE} purchases before {_day(moment)} and one after it: give another --test_from"
         )
-    users = np.concatenate([np.flatnonzero(tested), np.flatnonzero(~tested & (before > 0))])
-    keep = before + tested
+    of_tested = np.flatnonzero(tested)
+    users, keep = np.concatenate([of_tested, np.flatnonzero(~tested & (before > 0))]), before + tested
     starts = np.cumsum(bought) - bought
-    places = np.concatenate([np.arange(starts[user], starts[user] + keep[user]) for user in users])
-    interactions = Interactions(items[places], keep[users], times[places], int(tested.sum()))
+    places, all_places = _places(starts[users], keep[users]), _places(starts[of_tested], bought[of_tested])
+    interactions = Interactions(items[places], keep[users], times[places], len(of_tested))
     raw_ids, texts = (tables.catalog[name].to_pylist() for name in ("raw_id", "text"))
     names = Names([raw_ids[user] for user in users], raw_ids[len(bought) :], texts[len(bought) :])
     return assemble(
         interactions,
         names,
         _texts(tables, interactions, users),
-        Settings(info["domain"], info["protocol"], info["seed"], info["num_negatives"]),
+        Settings(f"{info['domain']}-by-time", info["protocol"], info["seed"], info["num_negatives"]),
         source={"kind": KIND, "of": info["fingerprint"], "test_from": _day(moment)},
         skipped=Counter(
             users_without_a_purchase_before=len(bought) - len(users),
-            purchases_after_the_test_item=int((bought - keep)[users].sum()),
+            purchases_left_out=int((bought - keep)[users].sum()),
         ),
-        notes={"time_split": f"{tested.sum():,} of {len(users):,} users are tested, from {_day(moment)} on"},
+        # What they buy later is no wrong candidate either.
+        owned=Interactions(items[all_places], bought[of_tested]),
+        notes={"time_split": f"{len(of_tested):,} of {len(users):,} users are tested, from {_day(moment)} on"},
     )
 
 
@@ -91,6 +99,12 @@ def _flat(tables: Tables) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     items, times = (column.flatten().to_numpy() for column in columns)
     lengths = np.diff(columns[0].offsets.to_numpy())
     return items, times, np.repeat(np.arange(len(lengths)), lengths)
+
+
+def _places(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Places of so many purchases from each start on, end to end: int64 [counts.sum()]."""
+    ends = np.cumsum(counts)
+    return np.repeat(starts - ends + counts, counts) + np.arange(counts.sum())
 
 
 def _moment(times: np.ndarray, test_from: str | None) -> int:
@@ -111,9 +125,9 @@ def _day(moment: int) -> str:
 def _texts(tables: Tables, interactions: Interactions, users: np.ndarray) -> Texts:
     """The texts of the purchases that are left, in their order."""
     owner = np.repeat(users + 1, interactions.lengths)
-    place = {pair: place for place, pair in enumerate(zip(owner.tolist(), interactions.items.tolist()))}
+    place_of = {pair: place for place, pair in enumerate(zip(owner.tolist(), interactions.items.tolist()))}
     table = pa.concat_tables(tables.rationales.values())
     pairs = zip(table["user"].to_pylist(), table["item"].to_pylist())
-    found = np.array([place.get(pair, -1) for pair in pairs], dtype=np.int64)
+    found = np.array([place_of.get(pair, -1) for pair in pairs], dtype=np.int64)
     rows = np.argsort(found, kind="stable")[(found < 0).sum() :]
     return Texts(table.select(TEXT_SCHEMA.names).take(pa.array(rows)).combine_chunks(), found[rows])

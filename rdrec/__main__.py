@@ -17,7 +17,7 @@ from rdrec.errors import UserError
 from rdrec.places import HOME
 
 
-BUILDER = ("build", "import", "info", "leaks")
+BUILDER = ("build", "import", "info", "leaks", "time_split")
 
 
 def usage(scripts: dict[str, Path]) -> str:

@@ -32,7 +32,8 @@ def exit_code(main: Callable[[], int | None]) -> int:
     """
     try:
         code = main() or 0
-        sys.stdout.flush()
+        if sys.stdout is not None:  # a process may be started without one
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt as error:
         print(f"error: {printable(str(error)) or 'interrupted'}", file=sys.stderr)
@@ -52,7 +53,7 @@ def exit_code(main: Callable[[], int | None]) -> int:
 def _unread() -> bool:
     """Whether standard output is a pipe that was shut at its other end; then it leads nowhere from now on."""
     try:
-        print(flush=True)
+        print(flush=True)  # an empty line, since what was printed may be out of the buffer already
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
         return True

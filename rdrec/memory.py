@@ -1,11 +1,12 @@
 """What becomes of memory that a process frees, under glibc; other C libraries are left as they are.
 
 keep_freed_memory()         # the next request finds it again: a training step asks for what the last one freed
-give_back_freed_memory()    # now and then: pieces that fit no later request would only grow
+give_back_freed_memory()    # now and then: what fits no later request would pile up
 """
 
 import ctypes
 import sys
+from collections.abc import Callable
 
 
 # Names of glibc's mallopt (malloc.h).
@@ -25,5 +26,5 @@ def give_back_freed_memory() -> None:
         trim(0)
 
 
-def _glibc(name: str):
+def _glibc(name: str) -> Callable | None:
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -33,7 +33,7 @@ matplotlib.rcParams["svg.hashsalt"] = "rdrec"  # equal plots, equal files
 from matplotlib import pyplot  # noqa: E402
 
 
-FEWEST_IN_ORDER = 4  # settings: of three, a perfect order is one in six
+FEWEST_IN_ORDER = 5  # settings: the same order of four, or its reverse, is one in twelve by chance
 
 
 @dataclass
@@ -191,12 +191,12 @@ def _orders(metric: str, cells: dict[str, dict[str, Cell]]) -> str:
         if len(both) >= FEWEST_IN_ORDER:
             correlation, p = same_order([ours[name] for name in both], [theirs[name] for name in both])
             best = (max(both, key=found.get) for found in (ours, theirs))
-            rows.append([one, other, str(len(both)), f"{correlation:+.2f}", f"{p:.3f}", *best])
+            rows.append([one, other, str(len(both)), f"{correlation:+.2f}", f"{p:.4f}", *best])
     if not rows:
         return ""
     text = (
         f"## The same order everywhere?\n\nSpearman's rank correlation of the settings' means of {metric} between two "
-        "datasets, its p over permutations, and which setting is best in each.\n\n"
+        "datasets, its p over permutations (not corrected), and which setting is best in each.\n\n"
     )
     return text + _table(["one", "other", "settings", "correlation", "p", "best in one", "best in the other"], rows)
 

@@ -88,8 +88,9 @@ def run_studies(studies: Sequence[Study], finished: Path, work: Path, keep_model
     print(text, flush=True)
     makes = {folder: command for study in studies for folder, command in study.make.items()}
     needed = {run.path for run in left}
-    for folder in reversed(makes):  # and what a needed one is made of
-        needed |= set(makes[folder]) if folder in needed else set()
+    for folder in reversed(makes):  # and what one that is missing is made of
+        if folder in needed and not (Path(folder) / INFO_FILE).is_file():
+            needed |= set(makes[folder])
     for folder, command in makes.items():
         with _alone(work / f".{folder.replace('/', '-')}.lock", wait=True):
             if folder in needed and not (Path(folder) / INFO_FILE).is_file():

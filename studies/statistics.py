@@ -44,11 +44,12 @@ def same_order(ours: Sequence[float], theirs: Sequence[float], seed: int = 0) ->
     """
     if not np.ptp(ours) or not np.ptp(theirs):
         return 0.0, 1.0
+    ours, theirs = (stats.zscore(stats.rankdata(one)) for one in (ours, theirs))  # whose mean product is Spearman's
     found = stats.permutation_test(
-        (np.asarray(ours),),
-        lambda x: stats.spearmanr(x, theirs).statistic,
+        (ours,),
+        lambda x, axis: (x * theirs).mean(axis),
         permutation_type="pairings",
-        vectorized=False,
+        vectorized=True,
         rng=np.random.default_rng(seed),
     )
     return float(found.statistic), float(found.pvalue)

@@ -11,7 +11,8 @@
     metrics: [sequential ndcg@10]             # what the report's tables show, the plot its first
     datasets:
       sample: {path: data/sample, recipe: recipes/sample.yaml, minutes: 3}     # of one run on one core, a guess
-    make:                                     # run first, where a run needs the folder and it is not there
+    make:                                     # run first, where a run needs the folder and it is not there; what
+                                              # another is made of stands before it, and as a word of its command
       data/sample: python -m rdrec.sample build --output data/sample
     settings:                                 # flags of train.py over the recipe; {dataset} stands for its name, and
                                               # {word} for what the dataset's entry has under that word

@@ -140,6 +140,6 @@ def score_beyond(answers: pa.Table, popularity: np.ndarray, data: TaskData) -> d
         "beyond_accuracy",
         predictions=answers["items"].to_pylist(),
         popularity=popularity.tolist(),
-        num_users=len(data.sequences),
+        num_users=len(data.raw_ids["user"]),
         texts=data.catalog_texts,
     )

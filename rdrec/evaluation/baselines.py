@@ -1,14 +1,14 @@
 """Baselines that learn nothing: random, popularity, and transitions (what followed what in training).
 
-    sequences = [np.array(items) for items in tables.interactions["items"].to_pylist()]
-    ranks = rank_sequential(sequences, "test", "transitions", n_items, seed=0)
+    data = TaskData(load_tables("data/beauty"))
+    ranks = rank_sequential(data.sequences, "test", "transitions", data.num_items, untested=data.untested)
 
 The transitions baseline is the honest bar for a learned sequential model. It counts how often item b stands right
 after item a in the training parts (all but the last two items of each user, and all items of users of whom nothing is
-held out) and adds these counts over the user's last
-ten items, each step back in time weighing 0.7 of the one before; ties go to the more popular item, then by seed. For
-top-N the user's training items take the place of the last ten: all of them, and all alike, which is the reading that
-comes closest to the design's figures. Popularity is the number of training interactions.
+held out) and adds these counts over the user's last ten items, each step back in time weighing 0.7 of the one before;
+ties go to the more popular item, then by seed. For top-N the user's training items take the place of the last ten: all
+of them, and all alike, which is the reading that comes closest to the design's figures. Popularity is the number of
+training interactions.
 """
 
 from collections.abc import Sequence

@@ -19,7 +19,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from dataset_builder.tables import INFO_FILE, SPLITS, Tables, load_tables
-from dataset_builder.time_split import KIND as TIME_SPLIT
+from dataset_builder.time_split import is_time_split
 from modeling_rdrec import configuration_rdrec, pipeline_rdrec
 from rdrec.checkpoints.files import (
     ADAPTER_CONFIG_FILE,
@@ -172,7 +172,7 @@ def dataset_files(folder: Path) -> tuple[Tables, Files]:
     if not folder.is_dir():
         raise PublishError(f"--dataset {folder}: no such folder: build it with `python -m dataset_builder`")
     tables = load_tables(folder)
-    if tables.info["source"].get("kind") == TIME_SPLIT:
+    if is_time_split(tables.info):
         raise PublishError(f"--dataset {folder}: a split by time, which is for measuring: give the one it was made of")
     files: Files = {INFO_FILE: folder / INFO_FILE}
     for config, splits in SPLITS.items():

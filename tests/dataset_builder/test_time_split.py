@@ -51,10 +51,10 @@ def test_every_purchase_is_where_the_moment_puts_it(sample, split):
     skipped = split.info["skipped"]
     assert skipped["users_without_a_purchase_before"] == len(before) - len(after)
     gone = sum(len(before[user][0]) for user in before.keys() - after.keys())
-    assert skipped["purchases_after_the_test_item"] == len(everyone) - left - gone
+    assert skipped["purchases_left_out"] == len(everyone) - left - gone
 
 
-def test_what_trains_and_what_is_held_out(split):
+def test_what_trains_and_what_is_held_out(sample, split):
     data = TaskData(split)
     assert len(data.sequences) + len(data.untested) == len(data.raw_ids["user"]) == len(data.histories())
     users = split.interactions.to_pylist()
@@ -64,7 +64,9 @@ def test_what_trains_and_what_is_held_out(split):
     assert [len(items) for items in data.histories()[len(data.sequences) :]] == list(map(len, data.untested))
     positives, negatives = data.candidates["test"]
     assert positives.tolist() == [items[-1] for items in data.sequences]
-    assert not any(np.isin(drawn, items).any() for drawn, items in zip(negatives, data.sequences, strict=True))
+    bought = {user: items for user, (items, _) in purchases(sample).items()}  # later ones, too
+    for user, drawn in zip(data.raw_ids["user"], negatives):
+        assert not set(bought[user]) & {data.raw_ids["item"][item - 1] for item in drawn}
     assert data.candidates["validation"][0].tolist() == [items[-2] for items in data.sequences]
     audit = leaks(split)
     assert audit["texts"]["test"]["in_training"] == audit["texts"]["validation"]["in_training"] == 0
@@ -88,10 +90,12 @@ def test_a_text_stays_with_its_purchase(sample, split):
 def test_from_the_command_line_with_a_day(sample_dir, tmp_path, capsys):
     assert main(["time_split", str(sample_dir), "--output", str(tmp_path / "split"), "--test_from", "2013-06-01"]) == 0
     printed = capsys.readouterr().out
-    assert "users are tested, from 2013-06-01 on" in printed and "purchases after the test item" in printed
+    assert "users are tested, from 2013-06-01 on" in printed and "purchases left out" in printed
     split = load_tables(tmp_path / "split")
     assert main(["leaks", str(tmp_path / "split")]) == 0
     assert f"{split.candidates['test'].num_rows:,} test items" in capsys.readouterr().out
+    assert main(["time_split", str(sample_dir), "--output", str(sample_dir), "--overwrite"]) == 2
+    assert "that is the dataset itself" in capsys.readouterr().err
     for day, words in {"2013-13-01": "no day", "1999-01-01": "nobody has 2 purchases before 1999-01-01"}.items():
         assert main(["time_split", str(sample_dir), "--output", str(tmp_path / "none"), "--test_from", day]) == 2
         error = capsys.readouterr().err

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from dataset_builder.time_split import KIND
 from tests.fakes.explainer import explain
 
 
@@ -117,6 +118,15 @@ def test_evidence_points_into_the_rationales_split_after_split(recommender, samp
     rows = recommender._rationales
     sizes = [len(sample_data.texts[split]) for split in ("train", "validation", "test")]
     assert len(rows) == sum(sizes) and rows[sizes[0]]["explanation"] == sample_data.texts["validation"].explanation[0]
+
+
+def test_a_split_by_time_is_refused(recommender_of, decoder_checkpoint, sample_dir, tmp_path):
+    """Of most of its users nothing is held out: the last purchase would be called a surprise that training saw."""
+    folder = shutil.copytree(sample_dir, tmp_path / "split")
+    info = json.loads((folder / "build_info.json").read_text())
+    (folder / "build_info.json").write_text(json.dumps(info | {"source": {"kind": KIND}}))
+    with pytest.raises(ValueError, match="a split by time, for measuring"):
+        recommender_of(decoder_checkpoint, folder)
 
 
 def test_a_model_that_reads_users_needs_one(recommender_of, tiny_checkpoint, sample_dir):

@@ -163,13 +163,13 @@ def test_numbers_as_settings_are_a_curve(study, tmp_path, monkeypatch):
 
 def test_whether_two_datasets_order_the_settings_alike_is_told(study, tmp_path, sample_dir):
     settings = {name: {"baseline": name} for name in ("random", "popularity", "transitions")}
-    settings |= {"counting by itself": {"baseline": "transitions"}}
+    settings |= {name: {"baseline": "transitions"} for name in ("counting", "again counting")}
     where = {"path": str(sample_dir), "recipe": str(tmp_path / "recipe.yaml"), "minutes": 1}
     read = read_study(study(settings=settings, datasets={"sample": where, "again": where}))
     run_studies([read], tmp_path / "runs", tmp_path / "work")
     write_report(read, tmp_path / "runs", tmp_path)
     text = (tmp_path / "small.md").read_text().split("## The same order everywhere?")[1]
-    assert "| sample | again | 4 | +1.00 | " in text and "| transitions | transitions |" in text
+    assert "| sample | again | 5 | +1.00 | " in text and "| transitions | transitions |" in text
     few = read_study(study("few", settings=BASELINES, datasets={"sample": where, "again": where}))
     write_report(few, tmp_path / "runs", tmp_path)
     assert "The same order" not in (tmp_path / "few.md").read_text()

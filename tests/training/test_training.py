@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
@@ -278,3 +280,13 @@ def test_in_a_split_by_time_those_are_measured_who_are_tested(small_recipe, samp
     tested = split.candidates["test"].num_rows
     assert results["queries"] == {"sequential": tested, "topn": tested}
     assert {"transitions", "popularity", "random"} == set(results["reference_points"]["sequential"])
+    # An item is as novel as the share of all users that have it in training is small, tested or not.
+    bought = split.interactions["items"].to_pylist()
+    trained = np.bincount(
+        [item for user, items in enumerate(bought) for item in items[: -2 if user < tested else None]]
+    )
+    shown = np.concatenate(
+        [row[:10] for row in pq.read_table(run / "eval_test_sequential.parquet")["items"].to_pylist()]
+    )
+    novelty = -np.log2(np.maximum(trained[shown], 1) / len(bought)).mean()
+    assert results["beyond_accuracy"]["sequential"]["novelty@10"] == pytest.approx(novelty, rel=0.02)
