@@ -164,9 +164,7 @@ def run_time_split(options: argparse.Namespace) -> None:
     """Split a built dataset at a moment, write, and print the summary."""
     tables = load_tables(options.dataset)
     if Path(options.output).resolve() == Path(options.dataset).resolve():
-        raise DatasetError(
-            f"--output {options.output}: the dataset itself, which the split lacks parts of: give another"
-        )
+        raise DatasetError(f"--output {options.output}: that is the dataset itself, which would be lost: give another")
     try:
         split = split_by_time(tables, options.test_from)
     except DatasetError as error:

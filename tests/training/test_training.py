@@ -282,11 +282,9 @@ def test_in_a_split_by_time_those_are_measured_who_are_tested(small_recipe, samp
     assert {"transitions", "popularity", "random"} == set(results["reference_points"]["sequential"])
     # An item is as novel as the share of all users that have it in training is small, tested or not.
     bought = split.interactions["items"].to_pylist()
-    trained = np.bincount(
-        [item for user, items in enumerate(bought) for item in items[: -2 if user < tested else None]]
-    )
-    shown = np.concatenate(
-        [row[:10] for row in pq.read_table(run / "eval_test_sequential.parquet")["items"].to_pylist()]
-    )
+    parts = [items[: -2 if user < tested else None] for user, items in enumerate(bought)]
+    trained = np.bincount(np.concatenate(parts).astype(int))
+    answers = pq.read_table(run / "eval_test_sequential.parquet")["items"].to_pylist()
+    shown = np.concatenate([items[:10] for items in answers])
     novelty = -np.log2(np.maximum(trained[shown], 1) / len(bought)).mean()
     assert results["beyond_accuracy"]["sequential"]["novelty@10"] == pytest.approx(novelty, rel=0.02)
