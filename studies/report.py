@@ -162,7 +162,7 @@ def _gains(study: Study, found: list[Gain]) -> str:
     corrected = iter(holm(tested))
     rows = []
     for gain in found:
-        p = f"{next(corrected):.3f}" if gain.seeds else ""
+        p = _p(next(corrected)) if gain.seeds else ""
         size = gain.seeds.size if gain.seeds else None
         spans = [_span(gain.users), _span(gain.seeds.difference if gain.seeds else None)]
         rows.append([gain.dataset, gain.setting, gain.metric, *spans, p, _span(size, ".1f")])
@@ -191,7 +191,7 @@ def _orders(metric: str, cells: dict[str, dict[str, Cell]]) -> str:
         if len(both) >= FEWEST_IN_ORDER:
             correlation, p = same_order([ours[name] for name in both], [theirs[name] for name in both])
             best = (max(both, key=found.get) for found in (ours, theirs))
-            rows.append([one, other, str(len(both)), f"{correlation:+.2f}", f"{p:.4f}", *best])
+            rows.append([one, other, str(len(both)), f"{correlation:+.2f}", _p(p), *best])
     if not rows:
         return ""
     text = (
@@ -199,6 +199,10 @@ def _orders(metric: str, cells: dict[str, dict[str, Cell]]) -> str:
         "datasets, its p over permutations (not corrected), and which setting is best in each.\n\n"
     )
     return text + _table(["one", "other", "settings", "correlation", "p", "best in one", "best in the other"], rows)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.0005 else f"{value:.3f}"
 
 
 def _span(difference: Difference | None, form: str = ".4f") -> str:
