@@ -16,7 +16,7 @@ from pathlib import Path
 
 # The tokenizer's threads gain nothing on batches of this size, and warn once batches are made in worker processes.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# On a CPU oneDNN keeps a program for each shape of a product; steps have many, and a thousand are half a gigabyte.
+# On a CPU oneDNN keeps code that it compiled for each shape of a product; a thousand of them are half a gigabyte.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 from accelerate import PartialState  # noqa: E402
