@@ -69,8 +69,7 @@ class Recommending:
 
     def _read_files(self) -> None:
         settings, say = self.settings, self._say
-        self.bought = [*self.data.sequences, *self.data.untested]
-        self.users, self.excluded = list(range(1, len(self.bought) + 1)), []
+        self.users, self.excluded = list(range(1, len(self.data.everyone) + 1)), []
         if settings.users is not None:
             self.users, repeated = read_users(settings.users, self.tokenizer)
             if repeated:
@@ -167,7 +166,7 @@ class Recommending:
         """Rows of the file for users, given and asked by internal ids."""
         ranked = self.model.recommend(
             self.tokenizer,
-            [self.bought[user - 1].tolist() for user in users],
+            [self.data.everyone[user - 1].tolist() for user in users],
             user=users,
             k=self.settings.k,
             exclude=self.excluded,
@@ -189,7 +188,7 @@ class Recommending:
         of_user = [user for user, row in zip(users, items) for _ in row]
         flat = [item for row in items for item in row]
         # For a user who wrote no review the items speak.
-        bought = [self.bought[user - 1] for user in of_user]
+        bought = [self.data.everyone[user - 1] for user in of_user]
         sentences = self.model.explain(self.tokenizer, of_user, flat, bought, internal_ids=True) if flat else []
         ends = np.cumsum([len(row) for row in items])
         return [sentences[end - len(row) : end] for end, row in zip(ends, items)]

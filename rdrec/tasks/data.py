@@ -42,6 +42,8 @@ class TaskData:
         Items of user `u` (`sequences[u - 1]`), oldest first: `[:-2]` trains, `[-2]` validates, `[-1]` tests.
     untested : list of int64 arrays
         Items of the users after these, of whom nothing is held out: all trains. None but in a split by time.
+    everyone : list of int64 arrays
+        Both, by user.
     texts : dict of str to Texts
         Splits train, validation, test.
     candidates : dict of str to (positive int64 [users], negatives int64 [users, n])
@@ -57,8 +59,9 @@ class TaskData:
         self.protocol = tables.info["protocol"]
         items = tables.interactions.column("items").combine_chunks()
         offsets = items.offsets.to_numpy()
-        everyone, tested = np.split(items.values.to_numpy(), offsets[1:-1]), tables.candidates["test"].num_rows
-        self.sequences, self.untested = everyone[:tested], everyone[tested:]
+        self.everyone = np.split(items.values.to_numpy(), offsets[1:-1])
+        tested = tables.candidates["test"].num_rows
+        self.sequences, self.untested = self.everyone[:tested], self.everyone[tested:]
         kinds = np.asarray(tables.catalog.column("kind").to_pylist())
         raw_ids = np.asarray(tables.catalog.column("raw_id").to_pylist(), dtype=object)
         self.raw_ids = {kind: raw_ids[kinds == kind].tolist() for kind in ("user", "item")}

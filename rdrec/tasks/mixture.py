@@ -120,7 +120,7 @@ class TaskMixture:
         # `clean` knows the training part only.
         self._seen = [
             np.unique(sequence if data.protocol == "published" else seen)
-            for sequence, seen in zip([*data.sequences, *data.untested], self.histories, strict=True)
+            for sequence, seen in zip(data.everyone, self.histories, strict=True)
         ]
 
     def _turn_length(self, family: str) -> int:
